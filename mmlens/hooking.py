@@ -1,0 +1,123 @@
+"""Hook names and what becomes of them: resolved against a model, installed, checked to have fired."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Literal, Protocol
+
+from transformer_lens import HookedTransformer
+from transformer_lens.hook_points import HookPoint
+
+from mmlens.errors import HookError
+
+HookName = str | Callable[[str], bool]
+
+# Hook points that TransformerLens itself switches on by a flag of the config.
+_SWITCHES = {
+    "attn.hook_result": "use_attn_result",
+    "hook_q_input": "use_split_qkv_input",
+    "hook_k_input": "use_split_qkv_input",
+    "hook_v_input": "use_split_qkv_input",
+    "hook_mlp_in": "use_hook_mlp_in",
+    "hook_attn_in": "use_attn_in",
+    "hook_tokens": "use_hook_tokens",
+}
+
+
+class Hooked(Protocol):
+    """A model with hook points by name."""
+
+    hook_dict: dict[str, HookPoint]
+    backbone: HookedTransformer
+
+
+@dataclass
+class Fired:
+    """Which hooks were asked for, and which have fired."""
+
+    asked: set[str] = field(default_factory=set)
+    fired: set[str] = field(default_factory=set)
+
+    def check(self) -> None:
+        """Raise HookError if a hook that was asked for has not fired."""
+        if silent := sorted(self.asked - self.fired):
+            raise HookError(
+                f"{len(silent)} of {len(self.asked)} hooks never fired although the model ran, the "
+                f"first {silent[0]!r}: nothing was read or changed there. Ask only for hook points "
+                "that this input reaches."
+            )
+
+
+def resolve(model: Hooked, name: HookName | None) -> list[str]:
+    """The names of hook points that a name, or a predicate on names, stands for.
+
+    None stands for every hook point that can fire with the backbone's present flags.
+
+    Raises:
+        HookError: there is no such name, or a flag keeps it from firing.
+    """
+    if name is None:
+        return [one for one in model.hook_dict if _switched_off(model, one) is None]
+    if callable(name):
+        return [one for one in model.hook_dict if name(one) and _switched_off(model, one) is None]
+    if name not in model.hook_dict:
+        near = difflib.get_close_matches(name, model.hook_dict, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise HookError(
+            f"There is no hook point {name!r} among this model's {len(model.hook_dict)}.{hint}"
+        )
+    if (flag := _switched_off(model, name)) is not None:
+        raise HookError(
+            f"{name!r} is switched off: call model.backbone.set_{flag}(True) first, as in TransformerLens."
+        )
+    return [name]
+
+
+def install(
+    model: Hooked,
+    fwd_hooks: Iterable[tuple[HookName, Callable[..., Any]]],
+    bwd_hooks: Iterable[tuple[HookName, Callable[..., Any]]],
+    level: int,
+) -> Fired:
+    """Add hooks at a context level; nothing is added unless every name resolves."""
+    resolved: list[tuple[str, Callable[..., Any], Literal["fwd", "bwd"]]] = []
+    for direction, hooks in (("fwd", fwd_hooks), ("bwd", bwd_hooks)):
+        for name, hook in hooks:
+            resolved += [(one, hook, direction) for one in resolve(model, name)]
+    record = Fired()
+    for name, hook, direction in resolved:
+        if direction == "fwd":
+            record.asked.add(name)
+            hook = _recorded(hook, record.fired)
+        model.hook_dict[name].add_hook(hook, dir=direction, level=level)
+    return record
+
+
+def _recorded(hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
+    @wraps(hook, updated=())
+    def recorded(tensor: Any, *, hook: HookPoint) -> Any:
+        assert hook.name is not None
+        fired.add(hook.name)
+        return function(tensor, hook=hook)
+
+    function = hook
+    return recorded
+
+
+def _switched_off(model: Hooked, name: str) -> str | None:
+    for ending, flag in _SWITCHES.items():
+        if name.endswith(ending) and not getattr(model.backbone.cfg, flag):
+            return flag
+    return None
+
+
+def describe(hook_dict: Mapping[str, HookPoint]) -> str:
+    """The hook points of a model by pattern, for printing."""
+    patterns = dict.fromkeys(
+        ".".join("{layer}" if part.isdigit() else part for part in name.split("."))
+        for name in hook_dict
+    )
+    return "\n".join(patterns)

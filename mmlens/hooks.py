@@ -1,0 +1,132 @@
+"""Hooks for neurons. They are (name, function) pairs for any TransformerLens model, adapter or not.
+
+A neuron's activation is what the activation function gives, before the product with the up branch
+of a gated MLP. ``hook_post`` holds that product, so scaling ``hook_post`` scales the activation, and
+0 there is 0 there; other values are not the same (methods: MMNeuron and MINER zero the activation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from mmlens.neurons import NeuronSet
+from mmlens.names import LANGUAGE, mlp_hook
+
+Hook = tuple[str, Callable[..., Any]]
+
+
+def zero(neurons: NeuronSet | Iterable[NeuronSet]) -> list[Hook]:
+    """Silence neurons: their activation is 0 at every token, in the prompt and while generating.
+
+    Equals zeroing the neurons' columns of the down projection, since a gated MLP multiplies the
+    activation with its up branch (MMNeuron and MINER, official codes).
+
+    Args:
+        neurons: a set, or sets of several modules.
+
+    Returns:
+        (hook name, function) pairs, one per layer that has a neuron; none for an empty set.
+    """
+    return scale(neurons, 0.0)
+
+
+def scale(neurons: NeuronSet | Iterable[NeuronSet], factor: float) -> list[Hook]:
+    """Multiply the activation of neurons by ``factor`` at every token; 0 silences, 1 does nothing."""
+    return [
+        (mlp_hook(one.module, layer, "post"), _scaling(indices, factor))
+        for one in _as_sets(neurons)
+        for layer, indices in one.per_layer().items()
+    ]
+
+
+def keep_only(neurons: NeuronSet | Iterable[NeuronSet]) -> list[Hook]:
+    """Silence every neuron of the sets' modules but these (MINER's complementary mask)."""
+    return zero([~one for one in _as_sets(neurons)])
+
+
+class Counter(list[Hook]):
+    """Counting hooks, and what they have counted.
+
+    It is itself the list of (hook name, function) pairs; give it to ``hooks`` or
+    ``run_with_hooks`` of any TransformerLens model.
+
+    Args:
+        layers: layers to count in.
+        groups: masks over [batch, pos] of the tokens to count, one per group; None counts all
+            tokens in one group. They must fit the batches that the model is run on.
+        module: the module's name.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[int],
+        groups: Bool[Tensor, "group batch pos"] | None = None,
+        module: str = LANGUAGE,
+    ) -> None:
+        self.groups = groups
+        self._counts: dict[int, Int[Tensor, "group neuron"]] = {}
+        super().__init__(
+            (mlp_hook(module, layer, "pre"), self._counting(layer)) for layer in layers
+        )
+
+    def counts(self) -> Int[Tensor, "layer group neuron"]:
+        """How often each neuron's activation was above zero, over all runs so far."""
+        return torch.stack([self._counts[layer] for layer in sorted(self._counts)])
+
+    def _counting(self, layer: int) -> Callable[..., None]:
+        def hook_fn(pre: Float[Tensor, "batch pos neuron"], hook: HookPoint) -> None:  # noqa: ARG001
+            # SiLU, GELU and ReLU are above zero exactly where their input is.
+            counted = positive_counts(pre, self.groups)
+            self._counts[layer] = self._counts.get(layer, torch.zeros_like(counted)) + counted
+
+        return hook_fn
+
+
+def count(
+    layers: Iterable[int],
+    groups: Bool[Tensor, "group batch pos"] | None = None,
+    module: str = LANGUAGE,
+) -> Counter:
+    """Hooks that count activations above zero; see :class:`Counter`.
+
+    >>> counter = count(range(2))
+    >>> [name for name, function in counter]
+    ['blocks.0.mlp.hook_pre', 'blocks.1.mlp.hook_pre']
+    """
+    return Counter(layers, groups, module)
+
+
+def positive_counts(
+    pre: Float[Tensor, "batch pos neuron"], groups: Bool[Tensor, "group batch pos"] | None
+) -> Int[Tensor, "group neuron"]:
+    """Per group of tokens and neuron, how many values are strictly above zero."""
+    above = pre > 0
+    if groups is None:
+        return above.flatten(0, 1).sum(0)[None]
+    return torch.stack([above[mask].sum(0) for mask in groups.to(pre.device)])
+
+
+def _scaling(indices: Int[Tensor, " n"], factor: float) -> Callable[..., Tensor]:
+    moved: dict[torch.device, Tensor] = {}
+
+    def hook_fn(post: Float[Tensor, "batch pos neuron"], hook: HookPoint) -> Tensor:  # noqa: ARG001
+        if post.device not in moved:
+            moved[post.device] = indices.to(post.device)
+        index = moved[post.device]
+        if factor == 0.0:
+            return post.index_fill(-1, index, 0.0)
+        changed = post.clone()
+        changed[..., index] *= factor
+        return changed
+
+    return hook_fn
+
+
+def _as_sets(neurons: NeuronSet | Iterable[NeuronSet]) -> Sequence[NeuronSet]:
+    return [neurons] if isinstance(neurons, NeuronSet) else list(neurons)

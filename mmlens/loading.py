@@ -1,0 +1,114 @@
+"""Loading a model by name, and splicing one that is already in memory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from mmlens.adapter import adapter_for
+from mmlens.errors import UnsupportedModelError
+from mmlens.model import HookedMLLM
+
+Backbone = Literal["auto", "hooked_transformer", "bridge"]
+logger = logging.getLogger(__name__)
+_DEMOS = Path(__file__).parent / "demo"
+
+
+def demo_path(name: str) -> Path | None:
+    """The folder of a shipped demo (``demo/...``), or None if the name is none.
+
+    Raises:
+        UnsupportedModelError: the name begins with ``demo/`` but no such demo is shipped.
+    """
+    if not name.startswith("demo/"):
+        return None
+    folder = _DEMOS / name.removeprefix("demo/")
+    if not (folder / "config.json").is_file():
+        shipped = sorted(f"demo/{p.parent.name}" for p in _DEMOS.glob("*/config.json"))
+        raise UnsupportedModelError(
+            f"There is no demo {name!r}; shipped with mmlens: {', '.join(shipped) or 'none'}."
+        )
+    return folder
+
+
+def load(
+    name: str | Path,
+    *,
+    backbone: Backbone = "auto",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+    **kwargs: Any,
+) -> HookedMLLM:
+    """Load a multimodal model with its processor, and splice it.
+
+    Args:
+        name: a shipped demo (``demo/llava-next``), a Hugging Face hub id, or a local folder.
+        backbone: ``hooked_transformer``, or ``auto`` for it wherever it is exact.
+        device: default: CUDA where there is one, else the CPU.
+        dtype: default: bfloat16 on CUDA, float32 on the CPU.
+        revision: branch, tag or commit of a hub id.
+        kwargs: passed to ``from_pretrained`` of the model, e.g. ``local_files_only``.
+
+    Raises:
+        UnsupportedModelError: no such model, no processor beside it, no adapter for it, or no
+            backbone that represents its decoder exactly.
+    """
+    source = demo_path(str(name)) or name
+    if isinstance(source, Path) and not source.is_dir():
+        raise UnsupportedModelError(f"The folder {source} does not exist.")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    where = {"revision": revision} if revision else {}
+    local = {k: v for k, v in kwargs.items() if k in ("local_files_only", "cache_dir", "token")}
+    try:
+        config = AutoConfig.from_pretrained(source, **where, **local)
+        adapter = adapter_for(config)
+        processor = AutoProcessor.from_pretrained(source, **where, **local)
+        if not isinstance(processor, ProcessorMixin):
+            raise UnsupportedModelError(
+                f"{name} has no processor (preprocessor_config.json or processor_config.json), only "
+                f"a {type(processor).__name__}; save it there with processor.save_pretrained."
+            )
+        hf = adapter.auto_class().from_pretrained(source, dtype=dtype, **where, **kwargs)
+    except UnsupportedModelError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnsupportedModelError(
+            f"{name} could not be loaded: {first} Give a shipped demo, a hub id, or a folder that "
+            "save_pretrained of the model and of its processor wrote."
+        ) from error
+    hf = hf.to(device)
+    return splice(hf, processor, backbone=backbone)
+
+
+def splice(
+    hf_model: PreTrainedModel,
+    processor: ProcessorMixin | None = None,
+    *,
+    backbone: Backbone = "auto",
+) -> HookedMLLM:
+    """Splice a Hugging Face model in memory: hooked backbone over its weights, none copied.
+
+    The model is put into eval mode; nothing else of it changes outside ``model.spliced()``.
+
+    Args:
+        hf_model: a multimodal model of a family that an adapter serves.
+        processor: its processor; without one, give Hugging Face inputs instead of samples.
+        backbone: ``hooked_transformer``, or ``auto`` for it wherever it is exact.
+
+    Raises:
+        UnsupportedModelError: no adapter, or no backbone that represents the decoder exactly.
+    """
+    if backbone not in ("auto", "hooked_transformer"):
+        raise UnsupportedModelError(
+            f"Backbone {backbone!r} is not available; use 'auto' or 'hooked_transformer'."
+        )
+    model = HookedMLLM(hf_model.eval(), processor, adapter_for(hf_model.config)(hf_model))
+    logger.info("%r", model)
+    return model

@@ -1,0 +1,211 @@
+"""Immutable sets of neurons of one module, with set algebra."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mmlens.errors import StatisticsError
+from mmlens.files import write_json
+
+FORMAT = "mmlens.neuron_set/1"
+
+
+class NeuronSet:
+    """A set of neurons (layer, index) of one module.
+
+    Args:
+        pairs: ``[n, 2]`` of (layer, index), in any order; repeated pairs count once.
+        module: the module's name: ``language``, ``vision``, ``projector``, ...
+        shape: (layers, neurons per layer) of the module; the complement is taken in it.
+        model_hash: fingerprint of the model the neurons belong to (``model.weight_hash``), or None
+            for any model of that shape.
+
+    Raises:
+        StatisticsError: a pair lies outside ``shape``.
+
+    >>> a = NeuronSet([(0, 1), (1, 2)], "language", (2, 4))
+    >>> b = NeuronSet([(1, 2)], "language", (2, 4))
+    >>> len(a & b), len(a | b), len(a - b), len(~a)
+    (1, 2, 1, 6)
+    """
+
+    __slots__ = ("_codes", "_model_hash", "_module", "_shape")
+
+    def __init__(
+        self,
+        pairs: Iterable[Iterable[int]] | Int[Tensor, "n 2"] | Int[np.ndarray, "n 2"],
+        module: str,
+        shape: tuple[int, int],
+        model_hash: str | None = None,
+    ) -> None:
+        array = np.asarray(
+            pairs.cpu() if isinstance(pairs, Tensor) else _materialise(pairs), dtype=np.int64
+        ).reshape(-1, 2)
+        layers, width = (int(n) for n in shape)
+        outside = (array < 0).any(axis=1) | (array >= (layers, width)).any(axis=1)
+        if outside.any():
+            raise StatisticsError(
+                f"Neuron (layer, index) = {tuple(array[outside][0].tolist())} lies outside module "
+                f"{module!r}, which has {layers} layers of {width} neurons."
+            )
+        codes = np.unique(array[:, 0] * width + array[:, 1])
+        codes.setflags(write=False)
+        self._codes, self._module = codes, module
+        self._shape, self._model_hash = (layers, width), model_hash
+
+    @classmethod
+    def from_mask(
+        cls, mask: Bool[Tensor, "layer neuron"], module: str, model_hash: str | None = None
+    ) -> NeuronSet:
+        """The set of the neurons where ``mask`` is true."""
+        return cls(mask.nonzero(), module, (mask.shape[0], mask.shape[1]), model_hash)
+
+    @property
+    def module(self) -> str:
+        """The module's name."""
+        return self._module
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(layers, neurons per layer) of the module."""
+        return self._shape
+
+    @property
+    def model_hash(self) -> str | None:
+        """Fingerprint of the model the neurons belong to, or None for any."""
+        return self._model_hash
+
+    def pairs(self) -> Int[Tensor, "n 2"]:
+        """(layer, index) of every neuron, sorted."""
+        layer, index = np.divmod(self._codes, self._shape[1])
+        return torch.from_numpy(np.stack([layer, index], axis=1))
+
+    def mask(self) -> Bool[Tensor, "layer neuron"]:
+        """True where a neuron is in the set."""
+        flat = torch.zeros(self._shape[0] * self._shape[1], dtype=torch.bool)
+        flat[torch.from_numpy(self._codes.copy())] = True
+        return flat.view(self._shape)
+
+    def per_layer(self) -> dict[int, Int[Tensor, " n"]]:
+        """Layer -> sorted indices, for the layers that have any."""
+        layer, index = np.divmod(self._codes, self._shape[1])
+        return {int(one): torch.from_numpy(index[layer == one]) for one in np.unique(layer)}
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((int(a), int(b)) for a, b in zip(*np.divmod(self._codes, self._shape[1]), strict=True))
+
+    def __contains__(self, pair: object) -> bool:
+        if not (isinstance(pair, Iterable) and len(both := tuple(pair)) == 2):
+            return False
+        layer, index = both
+        if not (0 <= layer < self._shape[0] and 0 <= index < self._shape[1]):
+            return False
+        return bool(np.isin(layer * self._shape[1] + index, self._codes))
+
+    def __or__(self, other: NeuronSet) -> NeuronSet:
+        return self._combined(other, np.union1d)
+
+    def __and__(self, other: NeuronSet) -> NeuronSet:
+        return self._combined(other, np.intersect1d)
+
+    def __sub__(self, other: NeuronSet) -> NeuronSet:
+        return self._combined(other, np.setdiff1d)
+
+    def __xor__(self, other: NeuronSet) -> NeuronSet:
+        return self._combined(other, np.setxor1d)
+
+    def __invert__(self) -> NeuronSet:
+        everything = np.arange(self._shape[0] * self._shape[1])
+        return self._with(np.setdiff1d(everything, self._codes), self._model_hash)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, NeuronSet)
+            and (self._module, self._shape) == (other._module, other._shape)
+            and np.array_equal(self._codes, other._codes)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._module, self._shape, self._codes.tobytes()))
+
+    def __repr__(self) -> str:
+        layers, width = self._shape
+        return f"NeuronSet({len(self)} of {self._module}'s {layers} x {width} neurons)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, the form that is saved as JSON."""
+        return {
+            "format": FORMAT,
+            "module": self._module,
+            "shape": list(self._shape),
+            "model_hash": self._model_hash,
+            "neurons": {str(layer): index.tolist() for layer, index in self.per_layer().items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NeuronSet:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            StatisticsError: the data is not of this format.
+        """
+        if data.get("format") != FORMAT:
+            raise StatisticsError(
+                f"This is not a neuron set: its format is {data.get('format')!r}, expected {FORMAT!r}."
+            )
+        pairs = [(int(layer), i) for layer, indices in data["neurons"].items() for i in indices]
+        return cls(pairs, data["module"], (data["shape"][0], data["shape"][1]), data["model_hash"])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the set as JSON, whole or not at all."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> NeuronSet:
+        """Read a set that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StatisticsError: the file is not a neuron set.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise StatisticsError(f"{path} is not a neuron set: {error}.") from error
+        return cls.from_dict(data)
+
+    def _combined(self, other: NeuronSet, operation: Any) -> NeuronSet:
+        if not isinstance(other, NeuronSet):
+            return NotImplemented
+        if (self._module, self._shape) != (other._module, other._shape):
+            raise StatisticsError(
+                f"{self!r} and {other!r} are sets of different modules; only sets of one module and "
+                "shape combine."
+            )
+        hashes = {self._model_hash, other._model_hash} - {None}
+        if len(hashes) > 1:
+            raise StatisticsError(
+                f"These neuron sets belong to different models ({' and '.join(sorted(map(str, hashes)))})"
+                "; only sets of one model combine."
+            )
+        return self._with(operation(self._codes, other._codes), hashes.pop() if hashes else None)
+
+    def _with(self, codes: np.ndarray, model_hash: str | None) -> NeuronSet:
+        pairs = np.stack(np.divmod(codes, self._shape[1]), axis=1)
+        return NeuronSet(pairs, self._module, self._shape, model_hash)
+
+
+def _materialise(pairs: Any) -> Any:
+    return pairs if isinstance(pairs, np.ndarray) else [tuple(pair) for pair in pairs]

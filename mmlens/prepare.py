@@ -1,0 +1,139 @@
+"""From samples to a batch: media decoded, prompts built, processed, tokens grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mmlens.adapter import Adapter
+from mmlens.batch import Batch
+from mmlens.errors import MediaError, SampleError
+from mmlens.groups import TokenGroups, TokenIds
+from mmlens.samples import Sample, open_picture, picture_size
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedMLLM
+
+
+def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: str) -> Batch:
+    """See :meth:`mmlens.model.HookedMLLM.prepare`; the batch stays on the CPU."""
+    if not samples:
+        raise SampleError("A batch needs at least one sample; none was given.")
+    processor, adapter = _processor(model), model.adapter
+    template = chosen_template(processor, template)
+    prompts = [build_prompt(adapter, processor, sample, template) for sample in samples]
+    images = [[_opened(sample, picture) for picture in sample.images] for sample in samples]
+    inputs = adapter.process(processor, prompts, images, side)
+    ids = adapter.token_ids(model.tokenizer)
+    attention = inputs["attention_mask"].bool()
+    flags = _template_flags(
+        model.tokenizer, samples, prompts, inputs["input_ids"], attention, ids, template
+    )
+    groups = TokenGroups.from_input_ids(inputs["input_ids"], attention, ids, flags)
+    if flags is not None:
+        groups = TokenGroups(groups.base, groups.attention, flags & groups.mask("text"))
+    return Batch(inputs, groups, tuple(samples))
+
+
+def prompt_lengths(model: HookedMLLM, samples: Sequence[Sample], template: str) -> list[int | None]:
+    """Tokens of each sample's prompt, from picture headers alone; None where one is unreadable."""
+    processor, adapter = _processor(model), model.adapter
+    template = chosen_template(processor, template)
+    lengths: list[int | None] = []
+    for sample in samples:
+        text = build_prompt(adapter, processor, sample, template)
+        try:
+            sizes = [picture_size(picture) for picture in sample.images]
+        except MediaError:
+            lengths.append(None)
+            continue
+        words = len(model.tokenizer(text)["input_ids"])
+        media = sum(adapter.placeholder_lengths(processor, sizes))
+        lengths.append(words - len(sizes) + media)
+    return lengths
+
+
+def chosen_template(processor: Any, template: str) -> str:
+    """``auto`` made definite: the chat template where the processor has one.
+
+    Raises:
+        SampleError: an unknown template, or ``chat`` where the processor has none.
+    """
+    has_chat = bool(getattr(processor, "chat_template", None))
+    if template == "auto":
+        return "chat" if has_chat else "plain"
+    if template == "chat" and not has_chat:
+        raise SampleError("The processor has no chat template; use template='plain'.")
+    if template not in ("chat", "plain"):
+        raise SampleError(f"Unknown template {template!r}; there are 'auto', 'chat' and 'plain'.")
+    return template
+
+
+def build_prompt(adapter: Adapter, processor: Any, sample: Sample, template: str) -> str:
+    """The prompt of one sample.
+
+    Raises:
+        SampleError: the sample has media of a kind the model does not take, or lacks a picture
+            where the model needs one.
+    """
+    for kind in ("image", "video", "audio"):
+        if getattr(sample, f"{kind}s") and kind not in adapter.modalities:
+            raise SampleError(
+                f"Sample {sample.id!r} has {kind} media, but {type(adapter.hf).__name__} takes "
+                f"{' and '.join(adapter.modalities)} only."
+            )
+    return adapter.prompt(sample, processor, template)
+
+
+def _processor(model: HookedMLLM) -> Any:
+    if model.processor is None:
+        raise SampleError(
+            "This model was spliced without a processor, so it cannot prepare samples; pass "
+            "mmlens.splice(hf_model, processor=...), or give it Hugging Face inputs directly."
+        )
+    return model.processor
+
+
+def _opened(sample: Sample, picture: Any) -> Any:
+    try:
+        return open_picture(picture)
+    except MediaError as error:
+        raise MediaError(f"Sample {sample.id!r}: {error}") from error
+
+
+def _template_flags(
+    tokenizer: Any,
+    samples: Sequence[Sample],
+    prompts: Sequence[str],
+    input_ids: Int[Tensor, "batch pos"],
+    attention: Bool[Tensor, "batch pos"],
+    ids: TokenIds,
+    template: str,
+) -> Bool[Tensor, "batch pos"] | None:
+    """True at tokens that the template wrote, false at the question's own.
+
+    The prompt is tokenised once more before its placeholders are expanded, with character offsets;
+    tokens that are no placeholders are the same in both, one by one.
+    """
+    if template != "chat" or not getattr(tokenizer, "is_fast", False):
+        return None
+    placeholders = torch.tensor(sorted(ids.placeholders.values()))
+    flags = torch.zeros_like(attention)
+    for row, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
+        start = prompt.rfind(sample.text)
+        if start < 0:
+            return None
+        end = start + len(sample.text)
+        encoded = tokenizer(prompt, return_offsets_mapping=True)
+        short = torch.tensor(encoded["input_ids"])
+        outside = torch.tensor([b <= start or a >= end for a, b in encoded["offset_mapping"]])
+        here = (attention[row] & ~torch.isin(input_ids[row], placeholders)).nonzero()[:, 0]
+        kept = ~torch.isin(short, placeholders)
+        if not torch.equal(input_ids[row][here], short[kept]):
+            return None
+        flags[row, here] = outside[kept]
+    return flags

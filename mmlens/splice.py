@@ -1,0 +1,158 @@
+"""The exchange: inside a context the hooked backbone computes in the Hugging Face decoder's place.
+
+The Hugging Face model drives: it merges the projector's output into the embeddings, makes
+positions, masks and caches, and generates. Its layers, final norm and head stay where they are,
+with their parameters, hooks and output capturing; only what they compute is exchanged, by an
+instance attribute ``forward`` that is taken away on leaving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformer_lens import HookedTransformer
+
+from mmlens.adapter import Adapter
+from mmlens.attention import LayerCall, SpliceContext
+from mmlens.backbone import share_weights
+from mmlens.errors import SpliceError
+
+_NO_ATTENTIONS = (
+    "output_attentions is not given inside the splice: cache the hooks "
+    "'blocks.{layer}.attn.hook_pattern' instead, or call the model outside it."
+)
+Fingerprint = tuple[tuple[tuple[str, type], ...], tuple[tuple[Any, ...], ...]]
+
+
+class Splice:
+    """The exchange of one Hugging Face model's decoder for a HookedTransformer's blocks.
+
+    Args:
+        adapter: the adapter of the Hugging Face model.
+        backbone: the HookedTransformer over its weights.
+        context: what the backbone's attention follows.
+    """
+
+    def __init__(self, adapter: Adapter, backbone: HookedTransformer, context: SpliceContext) -> None:
+        self.adapter, self.backbone, self.context = adapter, backbone, context
+        self.depth = 0
+        #: Forward passes of the first layer so far: hooks can only fire where this has grown.
+        self.passes = 0
+        self._built_from = self._fingerprint()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Enter the exchange; entering it again inside changes nothing."""
+        if self.depth:
+            self.depth += 1
+            try:
+                yield
+            finally:
+                self.depth -= 1
+            return
+        self.refresh()
+        with ExitStack() as stack:
+            self._exchange(stack)
+            self.depth += 1
+            try:
+                yield
+            finally:
+                self.depth -= 1
+                self.context.call = None
+
+    def refresh(self) -> None:
+        """Follow the Hugging Face model to where its weights are now.
+
+        Raises:
+            SpliceError: its decoder has other modules than when it was spliced.
+        """
+        now = self._fingerprint()
+        if now[0] != self._built_from[0]:
+            old, new = dict(self._built_from[0]), dict(now[0])
+            changed = sorted(n for n in {*old, *new} if old.get(n) is not new.get(n))
+            raise SpliceError(
+                f"The decoder's modules changed after splicing (first: {changed[0]!r}, now "
+                f"{new[changed[0]].__name__ if changed[0] in new else 'gone'}). The backbone would "
+                "ignore that: merge or remove the wrapper, or call mmlens.splice on the merged model."
+            )
+        if now[1] != self._built_from[1]:
+            self._share()
+            self._built_from = now
+
+    def _share(self) -> None:
+        config = self.backbone.cfg
+        decoder = self.adapter.decoder()
+        config.dtype, config.device = decoder.embed.weight.dtype, str(decoder.embed.weight.device)
+        share_weights(self.backbone, self.adapter.backbone_weights(config))
+
+    def _fingerprint(self) -> Fingerprint:
+        decoder = self.adapter.decoder()
+        parts = {"layers": decoder.layers, "norm": decoder.norm, "head": decoder.head}
+        parts["embed"] = decoder.embed
+        modules, parameters = [], []
+        for part, root in parts.items():
+            for name, module in root.named_modules():
+                modules.append((f"{part}.{name}", type(module)))
+            for p in root.parameters():
+                parameters.append((p.data_ptr(), p.dtype, p.device))
+        return tuple(modules), tuple(parameters)
+
+    def _exchange(self, stack: ExitStack) -> None:
+        decoder = self.adapter.decoder()
+        if decoder.config.output_attentions:
+            raise SpliceError(_NO_ATTENTIONS)
+        for index, (layer, block) in enumerate(
+            zip(decoder.layers, self.backbone.blocks, strict=True)
+        ):
+            _replace_forward(stack, layer, self._layer_forward(index, block))
+        _replace_forward(stack, decoder.norm, self.backbone.ln_final.__call__)
+        _replace_forward(stack, decoder.head, self.backbone.unembed.__call__)
+        _use_sdpa(stack, decoder.config)
+
+    def _layer_forward(self, index: int, block: nn.Module) -> Any:
+        context, hook_embed = self.context, self.backbone.hook_embed
+
+        def forward(
+            hidden_states: Tensor,
+            attention_mask: Tensor | None = None,
+            past_key_values: Any | None = None,
+            position_embeddings: tuple[Tensor, Tensor] | None = None,
+            output_attentions: bool = False,
+            **_: Any,
+        ) -> Tensor:
+            if output_attentions:
+                raise SpliceError(_NO_ATTENTIONS)
+            if position_embeddings is None:
+                raise SpliceError("The decoder handed no rotary tables to its layer.")
+            if index == 0:
+                # TransformerLens's place for it; here projector output is merged in already.
+                hidden_states = hook_embed(hidden_states)
+                self.passes += 1
+            context.call = LayerCall(*position_embeddings, attention_mask, past_key_values, index)
+            try:
+                return block(hidden_states)
+            finally:
+                context.call = None
+
+        return forward
+
+
+def _replace_forward(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> None:
+    if "forward" in module.__dict__:
+        raise SpliceError(
+            f"{type(module).__name__} already has a forward of its own (device_map and other wrappers "
+            "set one); load the model without it."
+        )
+    module.forward = forward
+    stack.callback(module.__dict__.pop, "forward", None)
+
+
+def _use_sdpa(stack: ExitStack, config: Any) -> None:
+    """Masks come in the form that the attention implementation wants: ask for SDPA's."""
+    before = config._attn_implementation
+    if before != "sdpa":
+        config._attn_implementation = "sdpa"
+        stack.callback(setattr, config, "_attn_implementation", before)

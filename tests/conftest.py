@@ -1,0 +1,48 @@
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+# Shapes and types of every function are checked while the tests run; users pay nothing.
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook(["mmlens", "mmlens_adapters"], "beartype.beartype")
+_hook.install()
+
+import hypothesis
+import pytest
+import torch
+
+from tests import tiny
+
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
+hypothesis.settings.load_profile("ci")
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", params=tiny.DECODERS)
+def tiny_model(request):
+    """A tiny random LLaVA-NeXT, spliced: once per kind of decoder."""
+    import mmlens
+
+    return mmlens.splice(tiny.llava_next(request.param), tiny.processor())
+
+
+@pytest.fixture(scope="session")
+def mistral_model():
+    import mmlens
+
+    return mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+
+
+@pytest.fixture
+def fresh_model():
+    """One that a test may change."""
+    import mmlens
+
+    return mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+
+
+@pytest.fixture(scope="session")
+def samples():
+    return tiny.samples()
