@@ -111,6 +111,13 @@ class LlavaNextAdapter(Adapter):
         tiles = torch.tensor(self._tiles(inputs["image_sizes"]))
         return torch.tensor(media_rows).repeat_interleave(tiles)
 
+    def tower_positions(self, module: str) -> int:
+        """CLIP sees the patches of a tile and its class token; the projector what is selected."""
+        vision = self.hf.config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        selected = self.hf.config.vision_feature_select_strategy == "default"
+        return patches if module == "projector" and selected else patches + 1
+
     def prompt(self, sample: Sample, processor: ProcessorMixin, template: str) -> str:
         """The chat template's prompt, or MMNeuron's bare ``<image>\\n{question}``."""
         if template == "plain":

@@ -2,11 +2,13 @@
 
 from mmlens import entropy, hooks
 from mmlens.batch import Batch
+from mmlens.collect import collect
 from mmlens.groups import TokenGroups
 from mmlens.loading import load, splice
 from mmlens.model import Generation, HookedMLLM
 from mmlens.neurons import NeuronSet
 from mmlens.samples import Sample, load_samples
+from mmlens.statistics import NeuronStatistics
 
 __version__ = "0.1.0"
 
@@ -15,8 +17,10 @@ __all__ = [
     "Generation",
     "HookedMLLM",
     "NeuronSet",
+    "NeuronStatistics",
     "Sample",
     "TokenGroups",
+    "collect",
     "entropy",
     "hooks",
     "load",

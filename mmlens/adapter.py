@@ -127,17 +127,18 @@ class Adapter(ABC):
         """Placeholder group -> features that the projector gives for each medium, in order."""
 
     @abstractmethod
-    def tower_rows(self, module: str, inputs: Mapping[str, Any], media_rows: Sequence[int]) -> Any:
+    def tower_rows(self, module: str, inputs: Mapping[str, Any], media_rows: Sequence[int]) -> Int[Tensor, " lead"]:
         """The row of the batch that each leading index of a tower's activations belongs to.
 
         Args:
             module: the tower's name.
             inputs: Hugging Face inputs.
             media_rows: for each medium (picture) in order, the row it belongs to.
-
-        Returns:
-            Int tensor [leading index].
         """
+
+    @abstractmethod
+    def tower_positions(self, module: str) -> int:
+        """Positions that each leading index of a tower's activations has."""
 
     @abstractmethod
     def prompt(self, sample: Sample, processor: ProcessorMixin, template: str) -> str:

@@ -1,0 +1,352 @@
+"""Streaming a model over samples: one forward per batch, statistics reduced inside the hooks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.hook_points import HookPoint
+
+from mmlens.accumulate import Accumulator, Weights
+from mmlens.batch import Batch
+from mmlens.batching import plan_batches, prefetched
+from mmlens.distributed import all_merged, rank_and_world
+from mmlens.errors import MediaError, RunFolderError, SampleError, TooManyFailuresError
+from mmlens.fingerprint import data_fingerprint
+from mmlens.groups import ALL
+from mmlens.hooks import Hook
+from mmlens.model import HookedMLLM
+from mmlens.names import LANGUAGE
+from mmlens.prepare import prepare, prompt_lengths
+from mmlens.samples import Sample
+from mmlens.statistics import ModuleStatistics, NeuronStatistics, load_with_extra
+
+
+@dataclass(frozen=True)
+class CollectPlan:
+    """Everything that decides the statistics, fixed before the first forward.
+
+    Attributes:
+        samples: this process's share.
+        batches: positions in ``samples`` that run together, in order.
+        keys: values of the field ``by`` over all samples, sorted.
+        by: that field.
+        groups: module -> its token groups.
+        template: the prompt template.
+        unreadable: sample id -> why it is left out, known from its header.
+    """
+
+    samples: tuple[Sample, ...]
+    batches: tuple[tuple[int, ...], ...]
+    keys: tuple[str, ...]
+    by: str
+    groups: Mapping[str, tuple[str, ...]]
+    template: str
+    unreadable: Mapping[str, str]
+
+    def fingerprint(self, model_hash: str) -> str:
+        """A hash of all of it and of the model."""
+        rows = [[self.samples[i].id for i in batch] for batch in self.batches]
+        return data_fingerprint(
+            [model_hash, rows, self.keys, self.by, dict(self.groups), self.template]
+        )
+
+
+def collect(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    *,
+    modules: Sequence[str] = (LANGUAGE,),
+    groups: Sequence[str] = ("prompt",),
+    by: str = "domain",
+    template: str = "auto",
+    token_budget: int = 4096,
+    max_batch: int = 64,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: float = 30.0,
+    max_failures: float = 0.05,
+    progress: bool = True,
+) -> NeuronStatistics:
+    """Stream activation statistics of a model's neurons over samples.
+
+    One forward per batch of prompts, no generation; padding is never counted. For language
+    modules the activation is act_fn(``hook_pre``), the gate branch before the product with the up
+    branch; for others the output of the non-linearity (methods: MMNeuron section 3, MINER stage 2).
+
+    Under ``torchrun`` or ``accelerate launch`` each process takes every n-th sample, and all of them
+    return the merged statistics.
+
+    Args:
+        model: a hooked model.
+        samples: what to run.
+        modules: modules to count in.
+        groups: token groups of the language module to count separately; other modules have the one
+            group ``all``, their real positions.
+        by: field of the samples whose values are the keys.
+        template: prompt template, as in :meth:`HookedMLLM.prepare`.
+        token_budget: tokens per batch at most, padding included.
+        max_batch: samples per batch at most.
+        checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
+            with the same arguments, collection goes on from there and ends with the same bits.
+        checkpoint_every: seconds between saves.
+        max_failures: share of samples that may be left out for unreadable media.
+        progress: show a progress bar with rate and remaining time.
+
+    Returns:
+        Statistics by key, group, layer and neuron; left-out samples with their reasons.
+
+    Raises:
+        SampleError: an unknown module, group or field.
+        TooManyFailuresError: more samples unreadable than the cap allows; what was counted is saved.
+        RunFolderError: the checkpoint is of other arguments, or cannot be written.
+    """
+    rank, world = rank_and_world()
+    plan = make_plan(
+        model, samples, modules, groups, by, template, token_budget, max_batch, rank, world
+    )
+    run = _Run(model, plan, _part(checkpoint, rank, world), max_failures)
+    bar = tqdm(
+        total=sum(map(len, plan.batches)),
+        initial=run.done_samples,
+        unit="sample",
+        desc="collect",
+        disable=None if progress and rank == 0 else True,
+    )
+    saved = time.monotonic()
+    with bar, torch.no_grad(), run.listening():
+        for positions, batch, reasons in run.batches():
+            run.step(batch, reasons)
+            bar.update(len(positions))
+            if time.monotonic() - saved > checkpoint_every:
+                run.save()
+                saved = time.monotonic()
+    run.save()
+    return all_merged(run.statistics(), world)
+
+
+def make_plan(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    modules: Sequence[str],
+    groups: Sequence[str],
+    by: str,
+    template: str,
+    token_budget: int,
+    max_batch: int,
+    rank: int = 0,
+    world: int = 1,
+) -> CollectPlan:
+    """Decide which samples run together; see :func:`collect` for the arguments and errors."""
+    if not samples:
+        raise SampleError("There are no samples to collect from.")
+    if len({sample.id for sample in samples}) != len(samples):
+        raise SampleError("Two samples have the same id; ids must be unique.")
+    for module in modules:
+        model.module(module)
+    keys = tuple(sorted({str(sample.get(by)) for sample in samples}))
+    share = tuple(samples[rank::world])
+    lengths = prompt_lengths(model, share, template)
+    readable = [i for i, length in enumerate(lengths) if length is not None]
+    batches = plan_batches([lengths[i] or 0 for i in readable], token_budget, max_batch)
+    return CollectPlan(
+        samples=share,
+        batches=tuple(tuple(readable[i] for i in batch) for batch in batches),
+        keys=keys,
+        by=by,
+        groups={m: tuple(groups) if m == LANGUAGE else (ALL,) for m in modules},
+        template=template,
+        unreadable={
+            share[i].id: "its picture is missing or not a picture"
+            for i, length in enumerate(lengths)
+            if length is None
+        },
+    )
+
+
+class _Run:
+    """One collection on its way: accumulators, place in the plan, reasons for left-out samples."""
+
+    def __init__(
+        self, model: HookedMLLM, plan: CollectPlan, checkpoint: Path | None, max_failures: float
+    ) -> None:
+        self.model, self.plan, self.checkpoint = model, plan, checkpoint
+        self.max_failures = max_failures
+        self.fingerprint = plan.fingerprint(model.weight_hash)
+        start, self.done = self._resumed() or (self._empty(), 0)
+        self.samples, self.skipped = start.samples.clone(), dict(start.skipped)
+        self.accumulators = {
+            name: Accumulator(one, model.device) for name, one in start.modules.items()
+        }
+        self.weights: dict[str, Weights] = {}
+        self._check_failures()
+
+    @property
+    def done_samples(self) -> int:
+        """Samples of the batches that are finished."""
+        return sum(map(len, self.plan.batches[: self.done]))
+
+    def batches(self) -> Iterator[tuple[tuple[int, ...], Batch | None, dict[str, str]]]:
+        """(positions, batch of the readable ones, reasons for the others), prepared one ahead."""
+        left = self.plan.batches[self.done :]
+        for positions, (batch, reasons) in zip(
+            left, prefetched(left, self._prepared), strict=True
+        ):
+            yield positions, batch, reasons
+
+    def step(self, batch: Batch | None, reasons: Mapping[str, str]) -> None:
+        """Run one batch and count it."""
+        self.skipped.update(reasons)
+        self._check_failures()
+        if batch is not None:
+            batch = batch.to(self.model.device)
+            self._weigh(batch)
+            for name, accumulator in self.accumulators.items():
+                accumulator.add_tokens(self.weights[name])
+            self.model.forward(batch, logits_to_keep=1)
+            assert batch.samples is not None
+            for sample in batch.samples:
+                self.samples[self.plan.keys.index(str(sample.get(self.plan.by)))] += 1
+        self.done += 1
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """The reducing hooks, inside the exchange."""
+        hooks = [hook for name in self.accumulators for hook in self._hooks(name)]
+        with self.model.hooks(fwd_hooks=hooks):
+            yield
+
+    def save(self) -> None:
+        """Write the state, if a checkpoint was asked for."""
+        if self.checkpoint is not None:
+            extra = {"plan": self.fingerprint, "batches_done": self.done}
+            self.statistics().save(self.checkpoint, extra)
+
+    def statistics(self) -> NeuronStatistics:
+        """What has been counted so far."""
+        modules = {name: one.statistics() for name, one in self.accumulators.items()}
+        return replace(
+            self._empty(), modules=modules, samples=self.samples.clone(), skipped=dict(self.skipped)
+        )
+
+    def _hooks(self, module: str) -> list[Hook]:
+        info = self.model.module(module)
+        accumulator = self.accumulators[module]
+
+        def hook_for(layer: int, activation: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+            def reduce(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+                accumulator.add(layer, tensor, activation, self.weights[module])
+
+            return reduce
+
+        if module == LANGUAGE:
+            return [
+                (info.hook(layer, "pre"), hook_for(layer, block.mlp.act_fn))
+                for layer, block in enumerate(self.model.backbone.blocks)
+            ]
+        # Without a gate, what the second projection reads is the activation itself.
+        return [(info.hook(x, "post"), hook_for(x, _identity)) for x in range(info.layers)]
+
+    def _weigh(self, batch: Batch) -> None:
+        assert batch.samples is not None
+        keys = torch.tensor(
+            [self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples]
+        )
+        for module, groups in self.plan.groups.items():
+            if module == LANGUAGE:
+                masks, rows = batch.groups.stack(groups), keys
+            else:
+                masks, rows = self._tower_masks(module, batch, keys)
+            self.weights[module] = Weights.of(masks, rows)
+
+    def _tower_masks(
+        self, module: str, batch: Batch, keys: Int[Tensor, " row"]
+    ) -> tuple[Bool[Tensor, "group row pos"], Int[Tensor, " row"]]:
+        media = [row for rows in self.model.media_rows(batch).values() for row in rows]
+        if not media:
+            raise SampleError(
+                f"Module {module!r} reads pictures, but a whole batch has none (first sample "
+                f"{batch.samples[0].id if batch.samples else '?'!r}); collect it on samples with media."
+            )
+        rows = self.model.adapter.tower_rows(module, batch.inputs, media)
+        positions = self.model.adapter.tower_positions(module)
+        return torch.ones(1, len(rows), positions, dtype=torch.bool, device=batch.input_ids.device), keys[rows]
+
+    def _prepared(self, positions: Sequence[int]) -> tuple[Batch | None, dict[str, str]]:
+        chosen = [self.plan.samples[i] for i in positions]
+        return prepared_or_skipped(self.model, chosen, self.plan.template)
+
+    def _check_failures(self) -> None:
+        total = len(self.plan.samples)
+        if len(self.skipped) > self.max_failures * total:
+            self.save()
+            name, why = next(iter(self.skipped.items()))
+            raise TooManyFailuresError(
+                f"{len(self.skipped)} of {total} samples could not be read, more than the allowed share "
+                f"of {self.max_failures:.0%}; the first is {name!r}: {why}. Mend the data, or raise "
+                "max_failures; what was counted is kept."
+            )
+
+    def _empty(self) -> NeuronStatistics:
+        keys = len(self.plan.keys)
+        modules = {
+            name: ModuleStatistics.empty(keys, len(groups), *self.model.module(name).shape)
+            for name, groups in self.plan.groups.items()
+        }
+        return NeuronStatistics(
+            modules=modules,
+            keys=self.plan.keys,
+            groups=self.plan.groups,
+            by=self.plan.by,
+            samples=torch.zeros(keys, dtype=torch.int64),
+            skipped=dict(self.plan.unreadable),
+            model_hash=self.model.weight_hash,
+        )
+
+    def _resumed(self) -> tuple[NeuronStatistics, int] | None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        statistics, extra = load_with_extra(self.checkpoint)
+        if extra.get("plan") != self.fingerprint:
+            raise RunFolderError(
+                f"{self.checkpoint} was made with another model, other samples or other settings; give "
+                "another path, or delete it to start anew."
+            )
+        return statistics, extra["batches_done"]
+
+
+def prepared_or_skipped(
+    model: HookedMLLM, samples: Sequence[Sample], template: str
+) -> tuple[Batch | None, dict[str, str]]:
+    """A batch of the samples whose media can be read, and the reasons for the others."""
+    try:
+        return prepare(model, tuple(samples), template, "left"), {}
+    except MediaError as error:
+        if len(samples) == 1:
+            return None, {samples[0].id: str(error)}
+    kept, reasons = [], {}
+    for sample in samples:
+        one, why = prepared_or_skipped(model, [sample], template)
+        reasons.update(why)
+        kept += [] if one is None else [sample]
+    return (prepare(model, tuple(kept), template, "left") if kept else None), reasons
+
+
+def _part(checkpoint: str | PathLike[str] | None, rank: int, world: int) -> Path | None:
+    if checkpoint is None:
+        return None
+    path = Path(os.fspath(checkpoint))
+    return path if world == 1 else path.with_name(f"{path.stem}.{rank}-of-{world}{path.suffix}")
+
+
+def _identity(x: Tensor) -> Any:
+    return x
