@@ -130,7 +130,9 @@ def _refuse_inexact(decoder: Decoder) -> None:
             f"{text.model_type!r} weights does not carry."
         )
     if text.rope_parameters.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError("The decoder rotates only a part of each head, which is not covered.")
+        raise UnsupportedModelError(
+            "The decoder rotates only a part of each head, which is not covered."
+        )
     if type(getattr(decoder.head, "bias", None)) is not type(None):
         raise UnsupportedModelError("The decoder's head has a bias, which is not covered.")
 

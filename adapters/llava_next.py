@@ -7,6 +7,7 @@ patches is ended by the learned ``image_newline`` (arXiv 2310.03744 and the LLaV
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,6 +105,15 @@ class LlavaNextAdapter(Adapter):
         )
         return {"image": lengths}
 
+    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`Adapter.encode_media`; newer transformers only."""
+        takes = "mm_encoder_outputs" in inspect.signature(self.hf.forward).parameters
+        if not takes or inputs.get("pixel_values") is None:
+            return dict(inputs)
+        rest = {name: value for name, value in inputs.items() if name != "pixel_values"}
+        features = self.hf.get_image_features(inputs["pixel_values"], inputs["image_sizes"])
+        return {**rest, "mm_encoder_outputs": {"image": features}}
+
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Sequence[int]
     ) -> Int[Tensor, " tile"]:
@@ -123,7 +133,9 @@ class LlavaNextAdapter(Adapter):
         if template == "plain":
             image = processor.image_token
             return "".join(f"{image}\n" for _ in sample.images) + sample.text
-        content = [{"type": "image"} for _ in sample.images] + [{"type": "text", "text": sample.text}]
+        content = [{"type": "image"} for _ in sample.images] + [
+            {"type": "text", "text": sample.text}
+        ]
         return processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
@@ -162,6 +174,8 @@ class LlavaNextAdapter(Adapter):
                 f"Unknown vision_feature_select_strategy {config.vision_feature_select_strategy!r}."
             )
         return [
-            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
+            image_size_to_num_patches(
+                size, config.image_grid_pinpoints, config.vision_config.image_size
+            )
             for size in sizes
         ]

@@ -34,9 +34,7 @@ class Weights:
     everything: bool
 
     @classmethod
-    def of(
-        cls, groups: Bool[Tensor, "group row pos"], keys: Int[Tensor, " row"]
-    ) -> Weights:
+    def of(cls, groups: Bool[Tensor, "group row pos"], keys: Int[Tensor, " row"]) -> Weights:
         """From the groups' masks over [row, pos] and the key that each row belongs to."""
         cells, index = [], []
         for key in keys.unique().tolist():
@@ -98,11 +96,11 @@ class Accumulator:
                 value = activation(part).float()
                 target["positive"][layer] += (value > 0).sum(0)
                 target["total"][layer] += value.sum(0)
-                torch.maximum(
-                    target["maximum"][layer], value.amax(0), out=target["maximum"][layer]
-                )
+                torch.maximum(target["maximum"][layer], value.amax(0), out=target["maximum"][layer])
                 target["squares"][layer] += value.square().sum(0)
 
     def statistics(self) -> ModuleStatistics:
         """What has been counted, on the CPU."""
-        return ModuleStatistics(**{name: v.to("cpu", copy=True) for name, v in self._values.items()})
+        return ModuleStatistics(
+            **{name: v.to("cpu", copy=True) for name, v in self._values.items()}
+        )

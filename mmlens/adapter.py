@@ -126,8 +126,14 @@ class Adapter(ABC):
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Placeholder group -> features that the projector gives for each medium, in order."""
 
+    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs with the projector's output in the place of raw media; as they are if not possible."""
+        return dict(inputs)
+
     @abstractmethod
-    def tower_rows(self, module: str, inputs: Mapping[str, Any], media_rows: Sequence[int]) -> Int[Tensor, " lead"]:
+    def tower_rows(
+        self, module: str, inputs: Mapping[str, Any], media_rows: Sequence[int]
+    ) -> Int[Tensor, " lead"]:
         """The row of the batch that each leading index of a tower's activations belongs to.
 
         Args:
@@ -146,7 +152,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def process(
-        self, processor: ProcessorMixin, prompts: Sequence[str], images: Sequence[Sequence[Any]], side: str
+        self,
+        processor: ProcessorMixin,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Any]],
+        side: str,
     ) -> dict[str, Any]:
         """Hugging Face inputs of a batch, padded on ``side``; ``images`` per row, decoded."""
 

@@ -123,7 +123,9 @@ class SplicedAttention(Attention):
 
     splice: SpliceContext
 
-    def forward(self, query_input: Tensor, key_input: Tensor, value_input: Tensor, **kwargs: Any) -> Any:
+    def forward(
+        self, query_input: Tensor, key_input: Tensor, value_input: Tensor, **kwargs: Any
+    ) -> Any:
         """As ``Attention.forward``; inside a splice, :func:`spliced_forward`."""
         if (call := self.splice.call) is None:
             return super().forward(query_input, key_input, value_input, **kwargs)
@@ -135,7 +137,9 @@ class SplicedGroupedQueryAttention(GroupedQueryAttention):
 
     splice: SpliceContext
 
-    def forward(self, query_input: Tensor, key_input: Tensor, value_input: Tensor, **kwargs: Any) -> Any:
+    def forward(
+        self, query_input: Tensor, key_input: Tensor, value_input: Tensor, **kwargs: Any
+    ) -> Any:
         """As ``GroupedQueryAttention.forward``; inside a splice, :func:`spliced_forward`."""
         if (call := self.splice.call) is None:
             return super().forward(query_input, key_input, value_input, **kwargs)

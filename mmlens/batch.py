@@ -47,7 +47,9 @@ class Batch:
         """The same batch on another device."""
         return replace(
             self,
-            inputs={k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.inputs.items()},
+            inputs={
+                k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.inputs.items()
+            },
             groups=self.groups.to(device),
         )
 

@@ -12,9 +12,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def plan_batches(
-    lengths: Sequence[int], token_budget: int, max_batch: int = 64
-) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int], token_budget: int, max_batch: int = 64) -> list[list[int]]:
     """Batches of similar length: positions of samples, longest first.
 
     A batch of n samples takes n x (its longest) tokens, padding included, and stays within the

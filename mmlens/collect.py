@@ -198,9 +198,7 @@ class _Run:
     def batches(self) -> Iterator[tuple[tuple[int, ...], Batch | None, dict[str, str]]]:
         """(positions, batch of the readable ones, reasons for the others), prepared one ahead."""
         left = self.plan.batches[self.done :]
-        for positions, (batch, reasons) in zip(
-            left, prefetched(left, self._prepared), strict=True
-        ):
+        for positions, (batch, reasons) in zip(left, prefetched(left, self._prepared), strict=True):
             yield positions, batch, reasons
 
     def step(self, batch: Batch | None, reasons: Mapping[str, str]) -> None:
@@ -258,9 +256,7 @@ class _Run:
 
     def _weigh(self, batch: Batch) -> None:
         assert batch.samples is not None
-        keys = torch.tensor(
-            [self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples]
-        )
+        keys = torch.tensor([self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples])
         for module, groups in self.plan.groups.items():
             if module == LANGUAGE:
                 masks, rows = batch.groups.stack(groups), keys
@@ -279,7 +275,9 @@ class _Run:
             )
         rows = self.model.adapter.tower_rows(module, batch.inputs, media)
         positions = self.model.adapter.tower_positions(module)
-        return torch.ones(1, len(rows), positions, dtype=torch.bool, device=batch.input_ids.device), keys[rows]
+        return torch.ones(
+            1, len(rows), positions, dtype=torch.bool, device=batch.input_ids.device
+        ), keys[rows]
 
     def _prepared(self, positions: Sequence[int]) -> tuple[Batch | None, dict[str, str]]:
         chosen = [self.plan.samples[i] for i in positions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -107,9 +107,7 @@ class HookedMLLM:
         self.modules = {
             LANGUAGE: ModuleInfo(LANGUAGE, cfg.n_layers, cfg.d_mlp, True, (True,) * cfg.n_layers)
         } | {
-            name: ModuleInfo(
-                name, len(t.mlps), t.width, False, t.on_path or (True,) * len(t.mlps)
-            )
+            name: ModuleInfo(name, len(t.mlps), t.width, False, t.on_path or (True,) * len(t.mlps))
             for name, t in found.towers.items()
         }
         self.hook_dict: dict[str, HookPoint] = {
@@ -221,6 +219,17 @@ class HookedMLLM:
             group: owners(batch.groups.mask(group).sum(-1), features, group)
             for group, features in self.adapter.feature_counts(batch.inputs).items()
         }
+
+    @torch.no_grad()
+    def encode_media(self, inputs: Inputs) -> Batch:
+        """The batch with its media passed through towers and projector already.
+
+        Running it gives what the batch itself gives, as often as wanted, without encoding the media
+        again; hooks on the towers then have nothing to fire on. Where the Hugging Face model takes
+        no encoded media, the batch comes back as it is.
+        """
+        batch = self.as_batch(inputs)
+        return replace(batch, inputs=self.adapter.encode_media(batch.inputs))
 
     def to_tokens(self, text: str | Sequence[str], **kwargs: Any) -> Int[Tensor, "batch pos"]:
         """Token ids of plain text, as in TransformerLens."""
@@ -336,8 +345,11 @@ class HookedMLLM:
             cached[hook.name] = tensor[0] if remove_batch_dim else tensor
 
         names = [names_filter] if isinstance(names_filter, str) else names_filter
-        wanted = [(n, keep) for one in ([None] if names is None else [names] if callable(names) else names)
-                  for n in resolve(self, one)]
+        wanted = [
+            (n, keep)
+            for one in ([None] if names is None else [names] if callable(names) else names)
+            for n in resolve(self, one)
+        ]
         with self.hooks(fwd_hooks=wanted):
             logits = self(inputs, **kwargs)
         return logits, ActivationCache(cached, self.backbone, has_batch_dim=not remove_batch_dim)

@@ -104,7 +104,9 @@ class NeuronSet:
         return len(self._codes)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((int(a), int(b)) for a, b in zip(*np.divmod(self._codes, self._shape[1]), strict=True))
+        return (
+            (int(a), int(b)) for a, b in zip(*np.divmod(self._codes, self._shape[1]), strict=True)
+        )
 
     def __contains__(self, pair: object) -> bool:
         if not (isinstance(pair, Iterable) and len(both := tuple(pair)) == 2):

@@ -93,7 +93,10 @@ def picture_size(picture: Picture) -> tuple[int, int]:
 
 
 def load_samples(
-    path: str | PathLike[str], split: str | None = None, *, images_from: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    split: str | None = None,
+    *,
+    images_from: str | PathLike[str] | None = None,
 ) -> list[Sample]:
     """Read samples from a parquet or JSON-lines file, or from ``{split}`` in a folder of such.
 
@@ -111,13 +114,15 @@ def load_samples(
     Raises:
         SampleError: no such file, a row without id or text, or an id that occurs twice.
     """
-    file = _data_file(Path(path), split)
+    file = data_file(Path(path), split)
     base = Path(images_from) if images_from is not None else file.parent
     samples, seen = [], set()
     for number, row in enumerate(_rows(file), start=1):
         sample = _sample(row, base, f"Row {number} of {file}")
         if sample.id in seen:
-            raise SampleError(f"{file} has the id {sample.id!r} more than once; ids must be unique.")
+            raise SampleError(
+                f"{file} has the id {sample.id!r} more than once; ids must be unique."
+            )
         seen.add(sample.id)
         samples.append(sample)
     if not samples:
@@ -157,7 +162,8 @@ def _described(picture: Picture) -> str:
     return str(picture) if isinstance(picture, str | PathLike) else "The embedded picture"
 
 
-def _data_file(path: Path, split: str | None) -> Path:
+def data_file(path: Path, split: str | None) -> Path:
+    """The file that :func:`load_samples` reads; errors as there."""
     if path.is_file():
         return path
     if path.is_dir():
@@ -184,9 +190,13 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
                     try:
                         yield json.loads(line)
                     except json.JSONDecodeError as error:
-                        raise SampleError(f"Line {number} of {file} is not JSON: {error}.") from error
+                        raise SampleError(
+                            f"Line {number} of {file} is not JSON: {error}."
+                        ) from error
     else:
-        raise SampleError(f"{file} is neither .parquet nor .jsonl; samples are read from these two.")
+        raise SampleError(
+            f"{file} is neither .parquet nor .jsonl; samples are read from these two."
+        )
 
 
 def _sample(row: Mapping[str, Any], base: Path, where: str) -> Sample:
@@ -197,7 +207,9 @@ def _sample(row: Mapping[str, Any], base: Path, where: str) -> Sample:
         if one in row and many not in row:
             row[many] = row.pop(one)
     if "id" not in row or "text" not in row:
-        raise SampleError(f"{where} lacks 'id' or 'text'; it has {', '.join(map(str, row)) or 'nothing'}.")
+        raise SampleError(
+            f"{where} lacks 'id' or 'text'; it has {', '.join(map(str, row)) or 'nothing'}."
+        )
     known = {"id", "text", "images", "videos", "audios", "answers", "choices", "domain"}
     return Sample(
         id=str(row["id"]),

@@ -36,7 +36,9 @@ class Splice:
         context: what the backbone's attention follows.
     """
 
-    def __init__(self, adapter: Adapter, backbone: HookedTransformer, context: SpliceContext) -> None:
+    def __init__(
+        self, adapter: Adapter, backbone: HookedTransformer, context: SpliceContext
+    ) -> None:
         self.adapter, self.backbone, self.context = adapter, backbone, context
         self.depth = 0
         #: Forward passes of the first layer so far: hooks can only fire where this has grown.

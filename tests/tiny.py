@@ -76,7 +76,9 @@ def llava_next(decoder="mistral", seed=0, **text):
         tie_word_embeddings=False,
     )
     if decoder == "mistral":  # grouped keys, a window shorter than the prompts
-        text_config = MistralConfig(**{**common, "num_key_value_heads": 2, "sliding_window": 6, **text})
+        text_config = MistralConfig(
+            **{**common, "num_key_value_heads": 2, "sliding_window": 6, **text}
+        )
     else:  # Vicuna is a Llama without grouped keys
         text_config = LlamaConfig(**{**common, "num_key_value_heads": 4, **text})
     config = LlavaNextConfig(

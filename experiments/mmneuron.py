@@ -1,0 +1,358 @@
+"""MMNeuron (arXiv 2406.11193) from end to end: find domain-specific neurons, silence them, report.
+
+    python -m experiments.mmneuron                                   # the demo model and its data
+    python -m experiments.mmneuron --model llava-hf/llava-v1.6-mistral-7b-hf --data my/data
+
+The data are a folder with ``train`` and ``test`` as .parquet or .jsonl (see mmlens.load_samples).
+A second start with the same folder goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import tyro
+
+import mmlens
+from mmlens import deactivation, plots, report
+from mmlens.deactivation import Mask, Questions
+from mmlens.entropy import Selection, activation_probability, select
+from mmlens.errors import MMLensError
+from mmlens.evaluate import evaluate
+from mmlens.files import write_json
+from mmlens.fingerprint import file_fingerprint
+from mmlens.loading import demo_path
+from mmlens.run import Run, about_model
+from mmlens.samples import Sample, data_file, load_samples, take_per_value
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run. Everything but ``out`` decides the results and is kept in the manifest."""
+
+    model: str = "demo/llava-next"
+    """A shipped demo, a Hugging Face hub id, or a local folder."""
+    data: Path | None = None
+    """Folder with the splits; default: the demo's own."""
+    out: Path = Path("runs/mmneuron")
+    """The run folder."""
+    train_split: str = "train"
+    """Neurons are found on this split, ..."""
+    test_split: str = "test"
+    """... and silenced on this one."""
+    domains: tuple[str, ...] = ()
+    """Domains to compare; default: all in the training split."""
+    modules: tuple[str, ...] = ("language",)
+    """Modules whose neurons are analysed: language, vision, projector."""
+    group: str = "prompt"
+    """Token group counted in the language module; MMNeuron counts the whole prompt."""
+    fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
+    """Shares of each module's neurons to select."""
+    evaluate_fractions: tuple[float, ...] = (0.01,)
+    """The ones of them to silence."""
+    quantile: float = 0.95
+    """Quantile of all activation probabilities that is filter and label bar."""
+    train_samples: int = 400
+    """Samples per domain to collect on; 0: all."""
+    questions: int = 120
+    """Questions per domain that its own mask is asked."""
+    questions_others: int = 30
+    """How many of those the masks of the other domains are asked too."""
+    seeds: int = 5
+    """Control sets of each kind per mask."""
+    full: bool = False
+    """Ask every mask every domain's questions: the whole matrix."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """Prompt form; "plain" is MMNeuron's bare <image>\\n{question} of its statistics pass."""
+    metric: str = "exact_match"
+    """How an answer is scored."""
+    max_new_tokens: int = 8
+    """Length of an answer at most."""
+    token_budget: int = 4096
+    """Prompt tokens per batch at most, padding included."""
+    max_batch: int = 64
+    """Samples per batch at most."""
+    max_failures: float = 0.05
+    """Share of samples that may be left out for unreadable pictures."""
+    seed: int = 0
+    """Of the draws of samples and questions."""
+    device: str | None = None
+    """Default: CUDA where there is one."""
+    dtype: str | None = None
+    """Default: bfloat16 on CUDA, float32 on the CPU."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+
+
+def main(config: Config) -> None:
+    """Run the experiment, or what is left of it."""
+    files = data_files(config)
+    settings = {k: v for k, v in asdict(config).items() if k != "out"}
+    hashes = {name: file_fingerprint(path) for name, path in files.items()}
+    run = Run.open(config.out, {**settings, "data_hash": hashes})
+    if run.finished("report"):
+        print(f"{config.out} is finished already; nothing is left to do.")
+        return summarise(run)
+
+    with run.stage("load"):
+        model = mmlens.load(
+            config.model, device=config.device, dtype=config.dtype, revision=config.revision
+        )
+        run.manifest.update(about_model(model, config.model, config.revision))
+        train, test = (load_samples(path) for path in files.values())
+        domains = chosen_domains(config, train)
+    statistics = collect_statistics(run, config, model, train, domains)
+    statistics.check_model(model.weight_hash)
+
+    counted = {m: statistics.counts(m, keys=domains) for m in config.modules}
+    probabilities = {m: activation_probability(*counts) for m, counts in counted.items()}
+    with run.stage("select"):
+        selections = {
+            fraction: {
+                m: select(
+                    *counts,
+                    domains,
+                    fraction=fraction,
+                    quantile=config.quantile,
+                    module=m,
+                    model_hash=model.weight_hash,
+                )
+                for m, counts in counted.items()
+            }
+            for fraction in sorted(config.fractions)
+        }
+        save_sets(run, selections)
+        neurons = deactivation.neurons_table(selections, probabilities, domains)
+        run.write_csv("neurons.csv", neurons)
+
+    questions = Questions.choose(
+        test, domains, config.questions, config.questions_others, config.seed
+    )
+    masks = [
+        mask
+        for fraction in sorted(config.evaluate_fractions)
+        for mask in deactivation.masks_and_controls(
+            selections[fraction], probabilities, domains, config.seeds
+        )
+    ]
+    with run.stage("evaluate") as stage:
+        answers = evaluate(
+            model,
+            questions.samples,
+            deactivation.study_settings(masks, questions, config.full),
+            answers=run.path("answers.jsonl"),
+            metric_name=config.metric,
+            max_new_tokens=config.max_new_tokens,
+            template=config.template,
+            token_budget=config.token_budget,
+            max_batch=config.max_batch,
+            max_failures=config.max_failures,
+        )
+        stage.tokens += answers.tokens
+
+    with run.stage("report"):
+        write_tables(run, config, masks, questions, answers.frame)
+        skipped = {**statistics.skipped, **answers.skipped}
+        write_report(run, config, selections, neurons, train, questions, skipped, domains)
+    write_report(run, config, selections, neurons, train, questions, skipped, domains)
+    return summarise(run)
+
+
+def data_files(config: Config) -> dict[str, Path]:
+    """The files of both splits."""
+    folder = config.data
+    if folder is None:
+        if (demo := demo_path(config.model)) is None:
+            raise MMLensError(
+                f"{config.model} is no demo, so it has no data of its own: give --data."
+            )
+        folder = demo / "data"
+    return {split: data_file(folder, split) for split in (config.train_split, config.test_split)}
+
+
+def chosen_domains(config: Config, train: Sequence[Sample]) -> list[str]:
+    """The domains asked for, or all, checked against the data."""
+    present = sorted({str(s.get("domain")) for s in train})
+    if unknown := [d for d in config.domains if d not in present]:
+        raise MMLensError(
+            f"There is no domain {unknown[0]!r} in the data; there are {', '.join(present)}."
+        )
+    return list(config.domains) or present
+
+
+def collect_statistics(
+    run: Run,
+    config: Config,
+    model: mmlens.HookedMLLM,
+    train: Sequence[Sample],
+    domains: Sequence[str],
+) -> mmlens.NeuronStatistics:
+    """Stream the training split once, or read what an earlier start has left."""
+    path = run.path("statistics.safetensors")
+    if run.finished("collect"):
+        return mmlens.NeuronStatistics.load(path)
+    chosen = [s for s in train if s.domain in domains]
+    with run.stage("collect") as stage:
+        statistics = mmlens.collect(
+            model,
+            take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed),
+            modules=config.modules,
+            groups=(config.group,),
+            template=config.template,
+            token_budget=config.token_budget,
+            max_batch=config.max_batch,
+            max_failures=config.max_failures,
+            checkpoint=path,
+        )
+        first = statistics.modules[config.modules[0]]
+        stage.tokens = int(first.tokens.sum())
+    return statistics
+
+
+def save_sets(run: Run, selections: Mapping[float, Mapping[str, Selection]]) -> None:
+    """One file per module, fraction and domain, and the thresholds."""
+    thresholds = []
+    for fraction, by_module in selections.items():
+        for module, selection in by_module.items():
+            for domain, neurons in selection.sets.items():
+                neurons.save(run.path("neurons", f"{module}-{fraction:g}-{domain}.json"))
+            thresholds.append(
+                {
+                    "module": module,
+                    "fraction": fraction,
+                    "tau": selection.tau,
+                    "entropy_cut": selection.cut,
+                    "passing": int(selection.passes.sum()),
+                    "selected": len(selection.union),
+                }
+            )
+    write_json(run.path("neurons", "thresholds.json"), {"thresholds": thresholds})
+
+
+def write_tables(
+    run: Run, config: Config, masks: Sequence[Mask], questions: Questions, answers: pd.DataFrame
+) -> None:
+    """accuracy.csv and effects.csv."""
+    run.write_csv("accuracy.csv", deactivation.accuracy_table(answers, masks, questions.samples))
+    has_source = all("source" in s.fields for s in questions.samples)
+    effects = deactivation.effects_table(
+        answers, masks, questions, full=config.full, cluster="source" if has_source else None
+    )
+    run.write_csv("effects.csv", effects)
+
+
+def write_report(
+    run: Run,
+    config: Config,
+    selections: Mapping[float, Mapping[str, Selection]],
+    neurons: pd.DataFrame,
+    train: Sequence[Sample],
+    questions: Questions,
+    skipped: Mapping[str, str],
+    domains: Sequence[str],
+) -> None:
+    """Figures as pages of their own, and report.html with all of them."""
+    smallest = min(config.evaluate_fractions)
+    summaries = {
+        module: plots.SelectionSummary(
+            module=module,
+            domains=tuple(domains),
+            entropy=one.entropy.numpy(),
+            passes=one.passes.numpy(),
+            tau=one.tau,
+            cut=one.cut,
+            n_selected=len(one.union),
+        )
+        for module, one in selections[smallest].items()
+    }
+    data = report.ReportData(
+        title=f"Domain-specific neurons of {config.model}",
+        manifest={k: v for k, v in run.manifest.items() if k != "stages"},
+        effects=pd.read_csv(run.path("effects.csv")),
+        accuracy=pd.read_csv(run.path("accuracy.csv"), keep_default_na=False),
+        neurons=neurons,
+        selection=summaries,
+        samples=sample_counts(config, train, questions, skipped),
+        stages=run.stages(),
+        examples=examples(run, questions, smallest),
+        domains=list(domains),
+        fraction=smallest,
+    )
+    report.write(data, run.path("report.html"))
+
+
+def sample_counts(
+    config: Config, train: Sequence[Sample], questions: Questions, skipped: Mapping[str, str]
+) -> pd.DataFrame:
+    """Questions used and left out, per domain and split."""
+    limit = config.train_samples or None
+    used = {
+        config.train_split: take_per_value(train, "domain", limit, seed=config.seed),
+        config.test_split: list(questions.samples),
+    }
+    rows = []
+    for split, samples in used.items():
+        for domain in questions.own:
+            here = [s.id for s in samples if s.domain == domain]
+            left_out = [i for i in here if i in skipped]
+            rows.append(
+                {
+                    "domain": domain,
+                    "split": split,
+                    "n_questions": len(here) - len(left_out),
+                    "n_skipped": len(left_out),
+                    "reason": skipped[left_out[0]] if left_out else "",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def examples(run: Run, questions: Questions, fraction: float, per_domain: int = 2) -> pd.DataFrame:
+    """Answers before and after, first those that the mask changed."""
+    answers = {
+        (row["setting"], row["id"]): row
+        for row in map(json.loads, run.path("answers.jsonl").read_text().splitlines())
+    }
+    rows = []
+    for domain, ids in questions.own.items():
+        name = Mask(domain, "mask", -1, fraction, (), 0.0).name
+        both = [(i, answers["none", i], answers[name, i]) for i in ids if (name, i) in answers]
+        both.sort(key=lambda t: (t[1]["prediction"] == t[2]["prediction"], -t[1]["score"]))
+        by_id = {s.id: s for s in questions.samples}
+        for i, before, after in both[:per_domain]:
+            sample = by_id[i]
+            image = sample.images[0] if sample.images else None
+            rows.append(
+                {
+                    "domain": domain,
+                    "question": sample.text,
+                    "answer": sample.answers[0],
+                    "unmasked": before["prediction"],
+                    "masked": after["prediction"],
+                    "image": image if isinstance(image, bytes) else None,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def summarise(run: Run) -> None:
+    """Say what was found, and where it lies."""
+    print()
+    for verdict in report.verdicts(pd.read_csv(run.path("effects.csv"))):
+        print(verdict.sentence)
+    print(f"\nReport: {run.path('report.html')}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        main(tyro.cli(Config))
+    except MMLensError as error:
+        sys.exit(f"error: {error}")

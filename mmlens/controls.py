@@ -1,0 +1,108 @@
+"""Fair random controls for neuron sets: what silencing as many other neurons does.
+
+Masking a handful of strongly active neurons can break a model whatever they encode (CAN, arXiv
+2512.00918), so a set is compared with random sets of the same size per layer, and with random sets
+that are also matched in how often their neurons are active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.errors import StatisticsError
+from mmlens.neurons import NeuronSet
+
+#: How many of the nearest candidates in frequency a matched neuron is drawn from.
+NEAREST = 8
+
+
+def random_like(neurons: NeuronSet, *, avoid: NeuronSet, seed: int) -> NeuronSet:
+    """As many neurons per layer, drawn uniformly without replacement from those not in ``avoid``.
+
+    Args:
+        neurons: the set to be compared with.
+        avoid: neurons that may not be drawn, usually every selected one.
+        seed: of the draw; the same seed gives the same set.
+
+    Raises:
+        StatisticsError: a layer has too few other neurons.
+    """
+
+    def draw(
+        _layer: int, wanted: np.ndarray, free: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        return rng.choice(free, size=len(wanted), replace=False)
+
+    return _drawn(neurons, avoid, seed, draw)
+
+
+def matched_like(
+    neurons: NeuronSet,
+    frequency: Float[Tensor, "layer neuron"],
+    *,
+    avoid: NeuronSet,
+    seed: int,
+) -> NeuronSet:
+    """As many neurons per layer, each with nearly the activation frequency of one in the set.
+
+    Each neuron of the set, in random order, is given one of the ``NEAREST`` unused neurons of its
+    layer that are closest in frequency, drawn at random.
+
+    Args:
+        neurons: the set to be compared with.
+        frequency: activation probability of every neuron, on the data that the set is compared on.
+        avoid: neurons that may not be drawn, usually every selected one.
+        seed: of the draw.
+
+    Raises:
+        StatisticsError: a layer has too few other neurons.
+    """
+    values = frequency.double().numpy()
+
+    def draw(
+        layer: int, wanted: np.ndarray, free: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        taken = []
+        left = free.copy()
+        for index in rng.permutation(wanted):
+            distance = np.abs(values[layer, left] - values[layer, index])
+            nearest = np.argsort(distance, kind="stable")[:NEAREST]
+            pick = rng.choice(nearest)
+            taken.append(left[pick])
+            left = np.delete(left, pick)
+        return np.array(taken)
+
+    return _drawn(neurons, avoid, seed, draw)
+
+
+def mean_frequency(neurons: NeuronSet, frequency: Float[Tensor, "layer neuron"]) -> float:
+    """Mean activation frequency of a set's neurons; NaN for an empty set."""
+    pairs = neurons.pairs()
+    return float(frequency[pairs[:, 0], pairs[:, 1]].mean()) if len(pairs) else float("nan")
+
+
+def _drawn(
+    neurons: NeuronSet,
+    avoid: NeuronSet,
+    seed: int,
+    draw: Callable[[int, np.ndarray, np.ndarray, np.random.Generator], np.ndarray],
+) -> NeuronSet:
+    generator = np.random.default_rng(seed)
+    layers, width = neurons.shape
+    blocked = avoid.per_layer()
+    pairs: list[tuple[int, int]] = []
+    for layer, wanted in neurons.per_layer().items():
+        used = blocked.get(layer, torch.empty(0, dtype=torch.long)).numpy()
+        free = np.setdiff1d(np.arange(width), used)
+        if len(free) < len(wanted):
+            raise StatisticsError(
+                f"Layer {layer} has only {len(free)} neurons that are not selected, too few for a control "
+                f"of {len(wanted)}; select a smaller fraction."
+            )
+        pairs += [(layer, int(i)) for i in draw(layer, wanted.numpy(), free, generator)]
+    return NeuronSet(pairs, neurons.module, (layers, width), neurons.model_hash)

@@ -1,0 +1,45 @@
+"""Scoring one answer against the accepted ones."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+
+from mmlens.errors import SampleError
+
+Metric = Callable[[str, Sequence[str]], float]
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalised(text: str) -> str:
+    """Lower case, punctuation removed, blanks collapsed.
+
+    >>> normalised("  Two  Cats. ")
+    'two cats'
+    """
+    return re.sub(r"\s+", " ", text.lower().translate(_PUNCTUATION)).strip()
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 if the normalised prediction equals any accepted answer, else 0 (MMNeuron: RSVQA).
+
+    >>> exact_match("Yes.", ["yes"]), exact_match("yes it is", ["yes"])
+    (1.0, 0.0)
+    """
+    return float(normalised(prediction) in {normalised(answer) for answer in answers})
+
+
+METRICS: Mapping[str, Metric] = {"exact_match": exact_match}
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        SampleError: there is none.
+    """
+    if name not in METRICS:
+        raise SampleError(f"There is no metric {name!r}; there are {', '.join(METRICS)}.")
+    return METRICS[name]
