@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from mmlens.errors import SampleError
@@ -55,7 +55,7 @@ class TokenGroups:
     def from_input_ids(
         cls,
         input_ids: Int[Tensor, "batch pos"],
-        attention_mask: Int[Tensor, "batch pos"] | None,
+        attention_mask: Shaped[Tensor, "batch pos"] | None,
         ids: TokenIds,
         template_text: Bool[Tensor, "batch pos"] | None = None,
     ) -> TokenGroups:

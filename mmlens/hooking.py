@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
@@ -27,6 +27,7 @@ _SWITCHES = {
 }
 
 
+@runtime_checkable
 class Hooked(Protocol):
     """A model with hook points by name."""
 

@@ -6,8 +6,7 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 # Shapes and types of every function are checked while the tests run; users pay nothing.
 from jaxtyping import install_import_hook
 
-_hook = install_import_hook(["mmlens", "mmlens_adapters"], "beartype.beartype")
-_hook.install()
+install_import_hook(["mmlens", "mmlens_adapters"], "beartype.beartype")
 
 import hypothesis
 import pytest

@@ -1,0 +1,373 @@
+"""Figures carry the numbers of their tables: counts are recomputed here, independently."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmlens import plots
+
+DOMAINS = ["medical", "satellite", "texture", "words", "clothing", "shapes", "digits"]
+LAYERS, WIDTH = 6, 896
+FRACTIONS = (0.01, 0.02, 0.05, 0.1)
+
+
+def make_selection(domains: list[str], module: str = "language", seed: int = 0) -> Any:
+    """Probabilities of a made-up module, most neurons indifferent, some specific."""
+    rng = np.random.default_rng(seed)
+    k = len(domains)
+    level = rng.beta(1.2, 6, size=(LAYERS, WIDTH, 1))
+    spread = rng.gamma(1.0, 0.35, size=(LAYERS, WIDTH, 1))
+    p = np.clip(level * np.exp(spread * rng.normal(size=(LAYERS, WIDTH, k))), 0, 1)
+    p[0, :7] = 0
+    tau = float(np.quantile(p, 0.95))
+    total = p.sum(-1, keepdims=True)
+    share = np.divide(p, total, out=np.full_like(p, 1 / k), where=total > 0)
+    entropy = -np.sum(np.where(share > 0, share * np.log(np.where(share > 0, share, 1)), 0), -1)
+    entropy[0, :7] = np.nan
+    passes = (p > tau).any(-1)
+    n_selected = round(0.01 * LAYERS * WIDTH)
+    ranked = np.sort(entropy[passes])
+    cut = float(ranked[n_selected - 1])
+    return plots.SelectionSummary(module, tuple(domains), entropy, passes, tau, cut, n_selected), p
+
+
+def make_neurons(domains: list[str], module: str = "language", seed: int = 0) -> pd.DataFrame:
+    """Neurons of made_selection, as the experiment hands them over."""
+    summary, p = make_selection(domains, module, seed)
+    order = np.argsort(np.where(summary.passes, summary.entropy, np.inf), axis=None)
+    rows = []
+    for rank, flat in enumerate(order[: round(FRACTIONS[-1] * order.size)]):
+        layer, index = divmod(int(flat), WIDTH)
+        labels = [
+            d for d, above in zip(domains, p[layer, index] > summary.tau, strict=True) if above
+        ]
+        if not labels:
+            continue
+        rows.append(
+            {
+                "module": module,
+                "layer": layer,
+                "index": index,
+                "fraction": next(f for f in FRACTIONS if rank < round(f * order.size)),
+                "entropy": float(summary.entropy[layer, index]),
+                "domains": ";".join(labels),
+                **{f"p_{d}": float(v) for d, v in zip(domains, p[layer, index], strict=True)},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def make_effects(
+    domains: list[str], *, matrix: bool = True, fractions: tuple[float, ...] = FRACTIONS
+) -> pd.DataFrame:
+    """Effects with a yes, an opposite and several no among them."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for fraction in fractions:
+        for mask in [*domains, "all"]:
+            parts = ["all"] if mask == "all" else ["own", "others", *(domains if matrix else [])]
+            for part in parts:
+                for control in ("random", "matched"):
+                    own = part in ("own", mask)
+                    size = 0.06 if own and mask == domains[0] else 0.0
+                    size = -0.05 if own and mask == domains[-1] else size
+                    control_drop = abs(rng.normal(0.008, 0.004)) * (1 + 20 * fraction)
+                    difference = size * (1 + 10 * fraction) + rng.normal(0, 0.003)
+                    half = 0.018 if own else 0.008
+                    baseline = 0.9 if own else 0.85
+                    rows.append(
+                        {
+                            "mask": mask,
+                            "fraction": fraction,
+                            "n_neurons": round(1500 * fraction),
+                            "evaluated": part,
+                            "control": control,
+                            "n_questions": 240 if own else 1440,
+                            "n_seeds": 5,
+                            "baseline": baseline,
+                            "masked": baseline - control_drop - difference,
+                            "control_mean": baseline - control_drop,
+                            "control_sd": 0.006,
+                            "drop": control_drop + difference,
+                            "control_drop": control_drop,
+                            "difference": difference,
+                            "low": difference - half,
+                            "high": difference + half,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def make_accuracy(
+    domains: list[str], fractions: tuple[float, ...] = FRACTIONS, seeds: int = 3
+) -> pd.DataFrame:
+    """Counts of right answers: none, every mask on every domain, controls of every mask."""
+    rng = np.random.default_rng(2)
+    rows = []
+
+    def add(*row: Any) -> None:
+        mask, kind, seed, fraction, evaluated, rate = row
+        correct = int(rng.binomial(240, rate))
+        rows.append(
+            {
+                "mask": mask,
+                "kind": kind,
+                "seed": seed,
+                "fraction": fraction,
+                "evaluated": evaluated,
+                "n": 240,
+                "correct": correct,
+                "accuracy": correct / 240,
+            }
+        )
+
+    for evaluated in domains:
+        add("none", "none", -1, 0.0, evaluated, 0.9)
+        for fraction in fractions:
+            for mask in [*domains, "all"]:
+                add(mask, "mask", -1, fraction, evaluated, 0.84 if mask == evaluated else 0.89)
+                for kind in ("random", "matched"):
+                    for seed in range(seeds):
+                        add(mask, kind, seed, fraction, evaluated, 0.88)
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def neurons() -> pd.DataFrame:
+    return make_neurons(DOMAINS)
+
+
+@pytest.fixture(scope="module")
+def effects() -> pd.DataFrame:
+    return make_effects(DOMAINS)
+
+
+def traces(figure: Any, name: str) -> list[Any]:
+    return [trace for trace in figure.data if trace.name == name]
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_label_counts_are_those_of_the_table(neurons: pd.DataFrame, fraction: float) -> None:
+    chosen = [
+        text
+        for text, f in zip(neurons["domains"], neurons["fraction"], strict=True)
+        if f <= fraction
+    ]
+    exclusive = Counter(text for text in chosen if ";" not in text)
+    shared = Counter(d for text in chosen if ";" in text for d in text.split(";"))
+    figure = plots.neurons_per_domain(neurons, fraction)
+    drawn = {kind: traces(figure, kind)[0] for kind in ("exclusive", "shared")}
+    assert list(drawn["exclusive"].y) == DOMAINS
+    assert list(drawn["exclusive"].x) == [exclusive[d] for d in DOMAINS]
+    assert list(drawn["shared"].x) == [shared[d] for d in DOMAINS]
+    assert drawn["shared"].marker.pattern.shape == "/"
+    assert f"{len(chosen)} neurons" in figure.layout.title.subtitle.text
+
+
+def test_layers_count_every_label_and_keep_empty_layers(neurons: pd.DataFrame) -> None:
+    figure = plots.layer_distribution(neurons, LAYERS + 2, 0.02)
+    for domain in DOMAINS:
+        wanted = [0] * (LAYERS + 2)
+        for row in neurons.itertuples():
+            if row.fraction <= 0.02 and domain in str(row.domains).split(";"):
+                wanted[int(row.layer)] += 1
+        (trace,) = traces(figure, domain)
+        assert list(trace.y) == wanted
+        assert list(trace.x) == list(range(LAYERS + 2))
+
+
+def test_modules_get_panels_of_their_own(neurons: pd.DataFrame) -> None:
+    both = pd.concat([neurons, make_neurons(DOMAINS, "vision", seed=3)], ignore_index=True)
+    figure = plots.layer_distribution(both, {"language": LAYERS, "vision": LAYERS})
+    assert len(figure.data) == 2 * len(DOMAINS)
+    titles = " ".join(str(note.text) for note in figure.layout.annotations)
+    assert "language" in titles
+    assert "vision" in titles
+    counted = plots.neurons_per_domain(both)
+    total = sum(sum(t.x) for t in traces(counted, "exclusive") + traces(counted, "shared"))
+    labels = both[both["fraction"] <= 0.01]["domains"].str.split(";").map(len).sum()
+    assert total == labels
+
+
+def test_a_layer_outside_the_module_is_refused(neurons: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="n_layers gives it 2"):
+        plots.layer_distribution(neurons, 2)
+
+
+def test_domains_keep_their_look_across_figures(
+    neurons: pd.DataFrame, effects: pd.DataFrame
+) -> None:
+    order = list(reversed(DOMAINS))
+    bars = traces(plots.neurons_per_domain(neurons, domains=order), "exclusive")[0]
+    layers = plots.layer_distribution(neurons, LAYERS, domains=order)
+    colours = dict(zip(order, bars.marker.color, strict=True))
+    assert {t.name: t.marker.color for t in layers.data} == colours
+    drawn = traces(plots.effects_against_controls(effects, domains=order), "mask")[0]
+    assert drawn.marker.color[0] == colours[DOMAINS[0]]
+    assert len(set(colours.values())) == len(DOMAINS)
+
+
+def test_entropy_histogram_counts_and_marks_its_thresholds() -> None:
+    summary, _ = make_selection(DOMAINS)
+    figure = plots.entropy_histogram(summary)
+    known = np.isfinite(summary.entropy)
+    passing, filtered = figure.data[0], figure.data[2]
+    assert sum(passing.y) == (known & summary.passes).sum()
+    assert sum(filtered.y) == (known & ~summary.passes).sum()
+    low = summary.entropy[known & summary.passes] < np.asarray(passing.x)[30] - passing.width / 2
+    assert sum(passing.y[:30]) == low.sum()
+    assert f"tau = {summary.tau:.3g}" in passing.name
+    assert f"{int(summary.passes.sum()):,}" in passing.name
+    lines = {round(float(shape.x0), 9) for shape in figure.layout.shapes}
+    assert lines == {round(summary.cut, 9), round(math.log(len(DOMAINS)), 9)}
+    notes = " ".join(note.text for note in figure.layout.annotations)
+    assert f"{summary.cut:.3f}" in notes
+    assert f"ln {len(DOMAINS)}" in notes
+    assert "7 never active" in figure.layout.title.subtitle.text
+    assert figure.layout.barmode == "stack"
+
+
+def test_entropy_histogram_without_a_selection_and_bad_input() -> None:
+    summary, _ = make_selection(["a", "b"])
+    none = plots.SelectionSummary(
+        "language", ("a", "b"), summary.entropy, summary.passes, summary.tau, float("nan"), 0
+    )
+    assert len(plots.entropy_histogram(none).layout.shapes) == 1
+    wrong = plots.SelectionSummary(
+        "language", ("a", "b"), summary.entropy + 5, summary.passes, 0.5, 0.1, 3
+    )
+    with pytest.raises(ValueError, match="lie within 0 to 0.6931 nats"):
+        plots.entropy_histogram(wrong)
+    with pytest.raises(ValueError, match="equal shapes"):
+        plots.entropy_histogram(
+            plots.SelectionSummary(
+                "m", ("a", "b"), np.zeros((2, 3)), np.ones((3, 2), bool), 0.0, 0.0, 0
+            )
+        )
+
+
+def test_effects_are_points_and_filled_where_zero_is_excluded(effects: pd.DataFrame) -> None:
+    figure = plots.effects_against_controls(effects, "matched", fraction=0.02)
+    rows = effects[(effects["control"] == "matched") & (effects["fraction"] == 0.02)]
+    rows = rows[rows["evaluated"].isin(["own", "others", "all"])]
+    (mask,), (control,), (gap,) = (traces(figure, n) for n in ("mask", "control", "difference"))
+    assert list(mask.x) == pytest.approx(list(100 * rows["drop"]))
+    assert list(control.x) == pytest.approx(list(100 * rows["control_drop"]))
+    assert list(gap.x) == pytest.approx(list(100 * rows["difference"]))
+    high = np.asarray(gap.x) + np.asarray(gap.error_x.array)
+    low = np.asarray(gap.x) - np.asarray(gap.error_x.arrayminus)
+    assert list(high) == pytest.approx(list(100 * rows["high"]))
+    assert list(low) == pytest.approx(list(100 * rows["low"]))
+    filled = [symbol == "circle" for symbol in gap.marker.symbol]
+    assert filled == [
+        bool(lo > 0 or hi < 0) for lo, hi in zip(rows["low"], rows["high"], strict=True)
+    ]
+    assert any(filled)
+    assert not all(filled)
+    assert len(figure.layout.yaxis.ticktext) == len(rows)
+
+
+def test_a_menu_shows_one_fraction_at_a_time(effects: pd.DataFrame) -> None:
+    figure = plots.effects_against_controls(effects)
+    (menu,) = figure.layout.updatemenus
+    assert [button.label for button in menu.buttons] == [
+        "fraction 1%",
+        "fraction 2%",
+        "fraction 5%",
+        "fraction 10%",
+    ]
+    for i, button in enumerate(menu.buttons):
+        change, which = button.args
+        assert [figure.data[t].name for t in which] == ["control", "mask", "difference"] * 4
+        assert [t for t, on in zip(which, change["visible"], strict=True) if on] == [
+            3 * i,
+            3 * i + 1,
+            3 * i + 2,
+        ]
+    assert [t.visible for t in figure.data[:6]] == [True] * 3 + [False] * 3
+
+
+def test_an_interval_that_touches_zero_is_hollow() -> None:
+    frame = make_effects(["a", "b"], matrix=False, fractions=(0.01,))
+    frame.loc[frame["evaluated"] == "own", ["low", "high"]] = [0.0, 0.02]
+    gap = traces(plots.effects_against_controls(frame), "difference")[0]
+    assert gap.marker.symbol[0] == "circle-open"
+
+
+def test_matrix_stars_and_values(effects: pd.DataFrame) -> None:
+    figure = plots.effect_matrix(effects, "random", 0.05)
+    heat = figure.data[0]
+    rows = effects[(effects["control"] == "random") & (effects["fraction"] == 0.05)]
+    cells = {(r.mask, r.evaluated): r for r in rows.itertuples()}
+    for i, mask in enumerate(heat.y):
+        for j, domain in enumerate(heat.x):
+            cell: Any = cells[mask, domain]
+            assert heat.z[i][j] == pytest.approx(100 * cell.difference)
+            assert heat.text[i][j].endswith("*") == (cell.low > 0 or cell.high < 0)
+    assert heat.zmin == -heat.zmax
+
+
+def test_matrix_needs_named_domains() -> None:
+    with pytest.raises(ValueError, match="no full matrix"):
+        plots.effect_matrix(make_effects(DOMAINS, matrix=False))
+
+
+def test_accuracy_means_and_spread_over_seeds() -> None:
+    frame = make_accuracy(DOMAINS)
+    figure = plots.accuracy_bars(frame, 0.05)
+    picked = frame[np.isclose(frame["fraction"], 0.05) & (frame["kind"] == "matched")]
+    (bar,) = [t for t in traces(figure, "matched")]
+    for domain, height, spread in zip(bar.x, bar.y, bar.error_y.array, strict=True):
+        values = picked[(picked["mask"] == domain) & (picked["evaluated"] == domain)]["accuracy"]
+        assert len(values) == 3
+        assert height == pytest.approx(100 * values.mean())
+        assert spread == pytest.approx(100 * values.std(ddof=1))
+    (plain,) = traces(figure, "none")
+    wanted = frame[frame["kind"] == "none"]["accuracy"]
+    assert list(plain.y) == pytest.approx(list(100 * wanted))
+
+
+def test_names_are_drawn_as_they_are(neurons: pd.DataFrame) -> None:
+    hostile = "<a href='https://x.example'>b</a>"
+    frame = neurons.rename(columns={"p_words": f"p_{hostile}"})
+    frame["domains"] = frame["domains"].str.replace("words", hostile)
+    figure = plots.neurons_per_domain(frame)
+    assert hostile not in str(figure.to_dict())
+    assert "&lt;a href" in str(figure.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("draw", "make"),
+    [
+        (plots.neurons_per_domain, make_neurons),
+        (lambda frame: plots.layer_distribution(frame, LAYERS), make_neurons),
+        (plots.effects_against_controls, make_effects),
+        (plots.effect_matrix, make_effects),
+        (plots.accuracy_bars, make_accuracy),
+    ],
+)
+def test_missing_columns_and_empty_frames_are_named(draw: Any, make: Any) -> None:
+    frame = make(DOMAINS)
+    with pytest.raises(ValueError, match=r"lacks \['fraction'\]"):
+        draw(frame.drop(columns="fraction"))
+    with pytest.raises(ValueError, match="is empty"):
+        draw(frame.iloc[:0])
+
+
+def test_absent_control_fraction_and_label_are_named(
+    neurons: pd.DataFrame, effects: pd.DataFrame
+) -> None:
+    with pytest.raises(ValueError, match="controls \\['matched', 'random'\\]"):
+        plots.effects_against_controls(effects, "shuffled")
+    with pytest.raises(ValueError, match="0.03 was asked for"):
+        plots.effects_against_controls(effects, fraction=0.03)
+    with pytest.raises(ValueError, match="none selected at fraction 0.001"):
+        plots.neurons_per_domain(neurons, 0.001)
+    with pytest.raises(ValueError, match="needs one or more of"):
+        plots.neurons_per_domain(neurons, domains=["cats"])
