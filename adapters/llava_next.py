@@ -13,16 +13,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 from torch import Tensor
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformers import AutoModelForImageTextToText, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+)
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from mmlens.adapter import Adapter, Decoder, Tower, TowerMLP, Towers
-from mmlens.errors import SampleError
 from mmlens.groups import TokenIds
 from mmlens.samples import Sample
-from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 
 
 class LlavaNextAdapter(Adapter):
@@ -30,6 +33,7 @@ class LlavaNextAdapter(Adapter):
 
     model_types = ("llava_next",)
     modalities = ("image",)
+    hf: LlavaNextForConditionalGeneration
 
     @classmethod
     def auto_class(cls) -> type[Any]:
@@ -38,12 +42,14 @@ class LlavaNextAdapter(Adapter):
 
     def decoder(self) -> Decoder:
         """See :meth:`Adapter.decoder`."""
-        model = self.hf.model.language_model
+        model: Any = self.hf.model.language_model
+        head = self.hf.get_output_embeddings()
+        assert head is not None
         return Decoder(
             model=model,
             layers=model.layers,
             norm=model.norm,
-            head=self.hf.get_output_embeddings(),
+            head=head,
             embed=model.embed_tokens,
             rotary=model.rotary_emb,
         )
@@ -115,7 +121,10 @@ class LlavaNextAdapter(Adapter):
         return {**rest, "mm_encoder_outputs": {"image": features}}
 
     def tower_rows(
-        self, module: str, inputs: Mapping[str, Any], media_rows: Sequence[int]
+        self,
+        module: str,  # noqa: ARG002
+        inputs: Mapping[str, Any],
+        media_rows: Sequence[int],
     ) -> Int[Tensor, " tile"]:
         """Each tile belongs to the row of its picture; padding tiles never reach the tower."""
         tiles = torch.tensor(self._tiles(inputs["image_sizes"]))
@@ -128,7 +137,7 @@ class LlavaNextAdapter(Adapter):
         selected = self.hf.config.vision_feature_select_strategy == "default"
         return patches if module == "projector" and selected else patches + 1
 
-    def prompt(self, sample: Sample, processor: ProcessorMixin, template: str) -> str:
+    def prompt(self, sample: Sample, processor: LlavaNextProcessor, template: str) -> str:
         """The chat template's prompt, or MMNeuron's bare ``<image>\\n{question}``."""
         if template == "plain":
             image = processor.image_token
@@ -142,7 +151,7 @@ class LlavaNextAdapter(Adapter):
 
     def process(
         self,
-        processor: ProcessorMixin,
+        processor: LlavaNextProcessor,
         prompts: Sequence[str],
         images: Sequence[Sequence[Any]],
         side: str,
@@ -160,7 +169,7 @@ class LlavaNextAdapter(Adapter):
         )
 
     def placeholder_lengths(
-        self, processor: ProcessorMixin, sizes: Sequence[tuple[int, int]]
+        self, processor: LlavaNextProcessor, sizes: Sequence[tuple[int, int]]
     ) -> list[int]:
         """See :meth:`Adapter.placeholder_lengths`."""
         if not sizes:
@@ -169,10 +178,6 @@ class LlavaNextAdapter(Adapter):
 
     def _tiles(self, sizes: Int[Tensor, "picture 2"]) -> list[int]:
         config = self.hf.config
-        if config.vision_feature_select_strategy not in ("default", "full"):
-            raise SampleError(
-                f"Unknown vision_feature_select_strategy {config.vision_feature_select_strategy!r}."
-            )
         return [
             image_size_to_num_patches(
                 size, config.image_grid_pinpoints, config.vision_config.image_size

@@ -42,7 +42,7 @@ class Decoder:
     layers: nn.ModuleList
     norm: nn.Module
     head: nn.Module
-    embed: nn.Module
+    embed: nn.Embedding
     rotary: nn.Module
 
     @property

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.components import Attention, GroupedQueryAttention
 from transformer_lens.components.abstract_attention import AbstractAttention
+from transformer_lens.components.attention import Attention
+from transformer_lens.components.grouped_query_attention import GroupedQueryAttention
 
 
 @dataclass
@@ -124,11 +125,11 @@ class SplicedAttention(Attention):
     splice: SpliceContext
 
     def forward(
-        self, query_input: Tensor, key_input: Tensor, value_input: Tensor, **kwargs: Any
+        self, query_input: Any, key_input: Any, value_input: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """As ``Attention.forward``; inside a splice, :func:`spliced_forward`."""
         if (call := self.splice.call) is None:
-            return super().forward(query_input, key_input, value_input, **kwargs)
+            return super().forward(query_input, key_input, value_input, *args, **kwargs)
         return spliced_forward(self, query_input, key_input, value_input, call)
 
 
@@ -138,11 +139,11 @@ class SplicedGroupedQueryAttention(GroupedQueryAttention):
     splice: SpliceContext
 
     def forward(
-        self, query_input: Tensor, key_input: Tensor, value_input: Tensor, **kwargs: Any
+        self, query_input: Any, key_input: Any, value_input: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """As ``GroupedQueryAttention.forward``; inside a splice, :func:`spliced_forward`."""
         if (call := self.splice.call) is None:
-            return super().forward(query_input, key_input, value_input, **kwargs)
+            return super().forward(query_input, key_input, value_input, *args, **kwargs)
         return spliced_forward(self, query_input, key_input, value_input, call)
 
 

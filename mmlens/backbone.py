@@ -29,7 +29,7 @@ def build_hooked_transformer(
         warnings.simplefilter("ignore", DeprecationWarning)
         backbone = HookedTransformer(config, move_to_device=False)
         for block in backbone.blocks:
-            block.attn = spliced_attention(block.attn, context)
+            setattr(block, "attn", spliced_attention(block.attn, context))
     backbone.setup()  # the hook points of the new attention modules, by name
     share_weights(backbone, weights)
     return backbone.eval()

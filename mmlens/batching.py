@@ -37,12 +37,12 @@ def plan_batches(lengths: Sequence[int], token_budget: int, max_batch: int = 64)
     batches: list[list[int]] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and len(batches[-1]) < max_batch:
-            if (len(batches[-1]) + 1) * longest <= token_budget:
-                batches[-1].append(position)
-                continue
-        batches.append([position])
-        longest = lengths[position]
+        size = len(batches[-1]) + 1 if batches else 0
+        if 0 < size <= max_batch and size * longest <= token_budget:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+            longest = lengths[position]
     return batches
 
 

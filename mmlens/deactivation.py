@@ -168,12 +168,16 @@ def accuracy_table(
 
     Columns: mask, kind, seed, fraction, evaluated, n, correct, accuracy, n_neurons, frequency.
     """
-    domain = {s.id: s.domain for s in samples}
+    domain = {s.id: str(s.domain) for s in samples}
     facts = {one.name: one for one in masks}
+    scores: dict[tuple[str, str], list[float]] = {}
+    for setting, name, score in zip(
+        answers["setting"], answers["id"], answers["score"], strict=True
+    ):
+        scores.setdefault((setting, domain[name]), []).append(score)
     rows = []
-    frame = answers.assign(evaluated=answers["id"].map(domain))
-    for (setting, evaluated), part in frame.groupby(["setting", "evaluated"], sort=False):
-        one = facts.get(str(setting))
+    for (setting, evaluated), values in scores.items():
+        one = facts.get(setting)
         rows.append(
             {
                 "mask": one.mask if one else NONE,
@@ -181,9 +185,9 @@ def accuracy_table(
                 "seed": one.seed if one else -1,
                 "fraction": one.fraction if one else 0.0,
                 "evaluated": evaluated,
-                "n": len(part),
-                "correct": float(part["score"].sum()),
-                "accuracy": float(part["score"].mean()),
+                "n": len(values),
+                "correct": sum(values),
+                "accuracy": sum(values) / len(values),
                 "n_neurons": sum(map(len, one.neurons)) if one else 0,
                 "frequency": one.frequency if one else float("nan"),
             }

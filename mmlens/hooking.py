@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -85,15 +85,16 @@ def install(
 ) -> Fired:
     """Add hooks at a context level; nothing is added unless every name resolves."""
     resolved: list[tuple[str, Callable[..., Any], Literal["fwd", "bwd"]]] = []
-    for direction, hooks in (("fwd", fwd_hooks), ("bwd", bwd_hooks)):
-        for name, hook in hooks:
-            resolved += [(one, hook, direction) for one in resolve(model, name)]
+    for name, hook in fwd_hooks:
+        resolved += [(one, hook, "fwd") for one in resolve(model, name)]
+    for name, hook in bwd_hooks:
+        resolved += [(one, hook, "bwd") for one in resolve(model, name)]
     record = Fired()
     for name, hook, direction in resolved:
         if direction == "fwd":
             record.asked.add(name)
-            hook = _recorded(hook, record.fired)
-        model.hook_dict[name].add_hook(hook, dir=direction, level=level)
+        added = _recorded(hook, record.fired) if direction == "fwd" else hook
+        model.hook_dict[name].add_hook(added, dir=direction, level=level)
     return record
 
 
@@ -113,12 +114,3 @@ def _switched_off(model: Hooked, name: str) -> str | None:
         if name.endswith(ending) and not getattr(model.backbone.cfg, flag):
             return flag
     return None
-
-
-def describe(hook_dict: Mapping[str, HookPoint]) -> str:
-    """The hook points of a model by pattern, for printing."""
-    patterns = dict.fromkeys(
-        ".".join("{layer}" if part.isdigit() else part for part in name.split("."))
-        for name in hook_dict
-    )
-    return "\n".join(patterns)

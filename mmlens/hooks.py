@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.neurons import NeuronSet
 from mmlens.names import LANGUAGE, mlp_hook
+from mmlens.neurons import NeuronSet
 
 Hook = tuple[str, Callable[..., Any]]
 

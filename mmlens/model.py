@@ -97,7 +97,7 @@ class HookedMLLM:
         self.backbone: HookedTransformer = build_hooked_transformer(
             config, adapter.backbone_weights(config), context
         )
-        self.backbone.cfg.backbone = "hooked_transformer"
+        setattr(self.backbone.cfg, "backbone", "hooked_transformer")
         self._splice = Splice(adapter, self.backbone, context)
         found = adapter.towers()
         self._towers = TowerHooks(found.towers)
@@ -143,7 +143,7 @@ class HookedMLLM:
                 "This model was spliced without a processor, so it has no tokenizer; pass "
                 "mmlens.splice(hf_model, processor=...)."
             )
-        return getattr(self.processor, "tokenizer")
+        return self.processor.tokenizer
 
     @cached_property
     def weight_hash(self) -> str:
@@ -237,7 +237,7 @@ class HookedMLLM:
         encoded = self.tokenizer(texts, return_tensors="pt", padding=True, **kwargs)
         return encoded["input_ids"].to(self.device)
 
-    def to_string(self, tokens: Int[Tensor, "..."]) -> str | list[str]:
+    def to_string(self, tokens: Int[Tensor, ...]) -> str | list[str]:
         """The text of token ids, as in TransformerLens."""
         if tokens.dim() == 2:
             return self.tokenizer.batch_decode(tokens)
@@ -371,7 +371,8 @@ class HookedMLLM:
         # Static caches compile the forward on CUDA, and hooks cannot be compiled in.
         kwargs = {"disable_compile": True, **kwargs}
         with self.spliced():
-            out = self.hf.generate(**batch.inputs, max_new_tokens=max_new_tokens, **kwargs)
+            generate: Any = self.hf.generate
+            out = generate(**batch.inputs, max_new_tokens=max_new_tokens, **kwargs)
         sequences = out if isinstance(out, Tensor) else out.sequences
         tokens = sequences[:, batch.shape[1] :]
         texts = []

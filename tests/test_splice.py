@@ -71,7 +71,9 @@ def test_the_window_matters(samples):
     batch = mmlens.splice(tiny.llava_next("mistral"), tiny.processor()).prepare(samples)
     wide = tiny.llava_next("mistral", sliding_window=None)
     narrow = tiny.llava_next("mistral")
-    assert not close(wide(**batch.inputs).logits, narrow(**batch.inputs).logits, batch.groups.attention)
+    assert not close(
+        wide(**batch.inputs).logits, narrow(**batch.inputs).logits, batch.groups.attention
+    )
 
 
 @torch.no_grad()
@@ -79,7 +81,9 @@ def test_a_changed_picture_changes_the_logits(tiny_model):
     one, other = (
         mmlens.Sample("x", "what is this ?", (tiny.picture(16, 16, seed),)) for seed in (0, 1)
     )
-    assert not torch.allclose(tiny_model(tiny_model.prepare(one)), tiny_model(tiny_model.prepare(other)))
+    assert not torch.allclose(
+        tiny_model(tiny_model.prepare(one)), tiny_model(tiny_model.prepare(other))
+    )
 
 
 @pytest.mark.parametrize("how", GENERATION)
@@ -149,9 +153,7 @@ def test_encoded_media_give_the_same(tiny_model, samples):
     encoded = tiny_model.encode_media(batch)
     assert "pixel_values" not in encoded.inputs
     assert torch.equal(tiny_model(encoded), tiny_model(batch))
-    assert torch.equal(
-        tiny_model.generate(encoded, 5).tokens, tiny_model.generate(batch, 5).tokens
-    )
+    assert torch.equal(tiny_model.generate(encoded, 5).tokens, tiny_model.generate(batch, 5).tokens)
 
 
 @torch.no_grad()
@@ -380,14 +382,18 @@ def test_hook_result_can_be_switched_on(fresh_model, samples):
 
 def test_backward_hooks(fresh_model, samples):
     seen = []
-    with fresh_model.hooks(bwd_hooks=[("blocks.1.hook_resid_post", lambda g, hook: seen.append(g))]):
+    with fresh_model.hooks(
+        bwd_hooks=[("blocks.1.hook_resid_post", lambda g, hook: seen.append(g))]
+    ):
         fresh_model(fresh_model.prepare(samples[:2])).sum().backward()
     assert len(seen) == 1
 
 
 def test_cache_options(tiny_model, samples):
     batch = tiny_model.prepare(samples[0])
-    _, cache = tiny_model.run_with_cache(batch, lambda n: n.endswith("hook_post"), remove_batch_dim=True)
+    _, cache = tiny_model.run_with_cache(
+        batch, lambda n: n.endswith("hook_post"), remove_batch_dim=True
+    )
     assert cache["blocks.0.mlp.hook_post"].shape == (batch.shape[1], 48)
     assert len(cache) == 3 + 3 + 1
 

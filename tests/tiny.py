@@ -25,7 +25,24 @@ DECODERS = ("mistral", "vicuna")
 TILE, PATCH = 16, 8
 PINPOINTS = [[16, 32], [32, 16], [32, 32], [16, 16]]
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
-WORDS = SPECIAL + "user : assistant what is this shown here ? a red blue cat dog answer one".split()
+WORDS = SPECIAL + [
+    "user",
+    ":",
+    "assistant",
+    "what",
+    "is",
+    "this",
+    "shown",
+    "here",
+    "?",
+    "a",
+    "red",
+    "blue",
+    "cat",
+    "dog",
+    "answer",
+    "one",
+]
 WORDS += [f"w{i}" for i in range(40)]
 CHAT = (
     "{{ bos_token }}user : {% for m in messages %}{% for c in m['content'] %}"
