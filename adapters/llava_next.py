@@ -16,11 +16,7 @@ from jaxtyping import Int
 from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 from torch import Tensor
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformers import (
-    AutoModelForImageTextToText,
-    LlavaNextForConditionalGeneration,
-    LlavaNextProcessor,
-)
+from transformers import AutoModelForImageTextToText, LlavaNextForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from mmlens.adapter import Adapter, Decoder, Tower, TowerMLP, Towers
@@ -100,7 +96,8 @@ class LlavaNextAdapter(Adapter):
         sizes = inputs.get("image_sizes")
         if sizes is None:
             return {"image": torch.zeros(0, dtype=torch.long)}
-        side = self.hf.config.vision_config.image_size // self.hf.config.vision_config.patch_size
+        vision: Any = self.hf.config.vision_config
+        side = vision.image_size // vision.patch_size
         # One channel is enough to count: packing moves and drops positions, never channels.
         tiles = [torch.zeros(n, side * side, 1) for n in self._tiles(sizes)]
         _, lengths = self.hf.pack_image_features(
@@ -132,12 +129,12 @@ class LlavaNextAdapter(Adapter):
 
     def tower_positions(self, module: str) -> int:
         """CLIP sees the patches of a tile and its class token; the projector what is selected."""
-        vision = self.hf.config.vision_config
+        vision: Any = self.hf.config.vision_config
         patches = (vision.image_size // vision.patch_size) ** 2
         selected = self.hf.config.vision_feature_select_strategy == "default"
         return patches if module == "projector" and selected else patches + 1
 
-    def prompt(self, sample: Sample, processor: LlavaNextProcessor, template: str) -> str:
+    def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The chat template's prompt, or MMNeuron's bare ``<image>\\n{question}``."""
         if template == "plain":
             image = processor.image_token
@@ -151,7 +148,7 @@ class LlavaNextAdapter(Adapter):
 
     def process(
         self,
-        processor: LlavaNextProcessor,
+        processor: Any,
         prompts: Sequence[str],
         images: Sequence[Sequence[Any]],
         side: str,
@@ -168,16 +165,14 @@ class LlavaNextAdapter(Adapter):
             )
         )
 
-    def placeholder_lengths(
-        self, processor: LlavaNextProcessor, sizes: Sequence[tuple[int, int]]
-    ) -> list[int]:
+    def placeholder_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """See :meth:`Adapter.placeholder_lengths`."""
         if not sizes:
             return []
         return list(processor._get_num_multimodal_tokens([list(s) for s in sizes]).num_image_tokens)
 
     def _tiles(self, sizes: Int[Tensor, "picture 2"]) -> list[int]:
-        config = self.hf.config
+        config: Any = self.hf.config
         return [
             image_size_to_num_patches(
                 size, config.image_grid_pinpoints, config.vision_config.image_size

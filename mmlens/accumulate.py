@@ -29,7 +29,7 @@ class Weights:
         everything: a single cell counts every position, so that nothing needs to be gathered.
     """
 
-    cells: tuple[Int[Tensor, " position"], ...]
+    cells: tuple[Int[Tensor, " _"], ...]
     index: Int[Tensor, "2 cell"]
     everything: bool
 
@@ -45,7 +45,9 @@ class Weights:
                     cells.append(here)
                     index.append((key, group))
         everything = len(cells) == 1 and len(cells[0]) == groups[0].numel()
-        return cls(tuple(cells), torch.tensor(index).reshape(-1, 2).T, everything)
+        return cls(
+            tuple(cells), torch.tensor(index, dtype=torch.int64).reshape(-1, 2).T, everything
+        )
 
 
 class Accumulator:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from mmlens.errors import UnsupportedModelError
 from mmlens.groups import TokenIds
@@ -147,13 +147,13 @@ class Adapter(ABC):
         """Positions that each leading index of a tower's activations has."""
 
     @abstractmethod
-    def prompt(self, sample: Sample, processor: ProcessorMixin, template: str) -> str:
+    def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The text of a sample with one placeholder per medium."""
 
     @abstractmethod
     def process(
         self,
-        processor: ProcessorMixin,
+        processor: Any,
         prompts: Sequence[str],
         images: Sequence[Sequence[Any]],
         side: str,
@@ -161,9 +161,7 @@ class Adapter(ABC):
         """Hugging Face inputs of a batch, padded on ``side``; ``images`` per row, decoded."""
 
     @abstractmethod
-    def placeholder_lengths(
-        self, processor: ProcessorMixin, sizes: Sequence[tuple[int, int]]
-    ) -> list[int]:
+    def placeholder_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """How many tokens a picture of each (height, width) takes."""
 
 

@@ -29,7 +29,7 @@ def build_hooked_transformer(
         warnings.simplefilter("ignore", DeprecationWarning)
         backbone = HookedTransformer(config, move_to_device=False)
         for block in backbone.blocks:
-            setattr(block, "attn", spliced_attention(block.attn, context))
+            block.attn = spliced_attention(block.attn, context)  # pyright: ignore[reportAttributeAccessIssue]
     backbone.setup()  # the hook points of the new attention modules, by name
     share_weights(backbone, weights)
     return backbone.eval()

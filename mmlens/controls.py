@@ -62,7 +62,7 @@ def matched_like(
     Raises:
         StatisticsError: a layer has too few other neurons.
     """
-    values = frequency.double().numpy()
+    values = frequency.double().cpu().numpy()
 
     def draw(
         layer: int, wanted: np.ndarray, free: np.ndarray, rng: np.random.Generator
@@ -92,6 +92,8 @@ def _drawn(
     seed: int,
     draw: Callable[[int, np.ndarray, np.ndarray, np.random.Generator], np.ndarray],
 ) -> NeuronSet:
+    if (neurons.module, neurons.shape) != (avoid.module, avoid.shape):
+        raise StatisticsError(f"{neurons!r} and {avoid!r} are sets of different modules.")
     generator = np.random.default_rng(seed)
     layers, width = neurons.shape
     blocked = avoid.per_layer()

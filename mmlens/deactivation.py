@@ -71,6 +71,8 @@ def masks_and_controls(
         domains: the order of their last axis.
         seeds: control sets of each kind.
     """
+    if ALL in domains:
+        raise SampleError(f"A domain cannot be called {ALL!r}: that names all domains together.")
     masks = []
     for which in (*domains, ALL):
         sets, frequency, avoid = [], [], []

@@ -102,8 +102,8 @@ def select(
        probabilities p.
     2. A neuron passes if p[u, i] > tau (strictly) for some domain i.
     3. The K = ``round(fraction * layers * neurons)`` neurons of lowest entropy among those that
-       pass; K is a share of all neurons, so fewer are left where fewer pass. Equal entropies are
-       taken in the order of (layer, index).
+       pass; K is a share of all neurons, so fewer are left where fewer pass. Equal entropies
+       (to 1e-12 nats, so that rounding decides nothing) are taken in the order of (layer, index).
     4. A selected neuron belongs to every domain i with p[u, i] > tau: multi-label.
 
     Args:
@@ -118,7 +118,7 @@ def select(
     Raises:
         StatisticsError: names and counts do not fit, or a share is out of range.
     """
-    _check(n_positive, domains, fraction, quantile)
+    _check(n_positive, n_tokens, domains, fraction, quantile)
     probability = activation_probability(n_positive, n_tokens)
     flat = probability.flatten()
     tau = flat.kthvalue(max(1, round(quantile * flat.numel()))).values
@@ -126,7 +126,7 @@ def select(
     passes = above.any(-1)
     entropy = activation_entropy(probability)
 
-    ranked = torch.where(passes, entropy, torch.inf).flatten()
+    ranked = torch.where(passes, entropy.round(decimals=12), torch.inf).flatten()
     chosen = ranked.argsort(stable=True)[: round(fraction * ranked.numel())]
     chosen = chosen[ranked[chosen].isfinite()]
     selected = torch.zeros_like(ranked, dtype=torch.bool)
@@ -140,7 +140,7 @@ def select(
         entropy=entropy,
         passes=passes,
         tau=float(tau),
-        cut=float(ranked[chosen].max()) if len(chosen) else float("nan"),
+        cut=float(entropy.flatten()[chosen].max()) if len(chosen) else float("nan"),
         fraction=fraction,
     )
 
@@ -165,8 +165,11 @@ def domain_neurons(
     ).sets
 
 
-def _check(n_positive: Tensor, domains: Sequence[str], fraction: float, quantile: float) -> None:
-    if len(domains) != n_positive.shape[-1] or len(set(domains)) != len(domains):
+def _check(
+    n_positive: Tensor, n_tokens: Tensor, domains: Sequence[str], fraction: float, quantile: float
+) -> None:
+    counted = {n_positive.shape[-1], len(n_tokens)}
+    if counted != {len(domains)} or len(set(domains)) != len(domains):
         raise StatisticsError(
             f"{n_positive.shape[-1]} domains were counted, but the names given are {list(domains)}; "
             "give one distinct name per domain."

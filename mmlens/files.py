@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             raise
         raise RunFolderError(f"{path} could not be written ({reason}). {_KEPT}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written refuses this too
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,7 +73,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -96,6 +98,8 @@ def _disk_trouble(error: Exception) -> str | None:
         errno.EDQUOT,
         errno.EROFS,
         errno.EACCES,
+        errno.ENOTDIR,
+        errno.EEXIST,
     ):
         return error.strerror
     return next((words for words in _DISK_WORDS if words in str(error)), None)

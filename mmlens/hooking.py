@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
@@ -84,17 +84,13 @@ def install(
     level: int,
 ) -> Fired:
     """Add hooks at a context level; nothing is added unless every name resolves."""
-    resolved: list[tuple[str, Callable[..., Any], Literal["fwd", "bwd"]]] = []
-    for name, hook in fwd_hooks:
-        resolved += [(one, hook, "fwd") for one in resolve(model, name)]
-    for name, hook in bwd_hooks:
-        resolved += [(one, hook, "bwd") for one in resolve(model, name)]
-    record = Fired()
-    for name, hook, direction in resolved:
-        if direction == "fwd":
-            record.asked.add(name)
-        added = _recorded(hook, record.fired) if direction == "fwd" else hook
-        model.hook_dict[name].add_hook(added, dir=direction, level=level)
+    forward = [(one, hook) for name, hook in fwd_hooks for one in resolve(model, name)]
+    backward = [(one, hook) for name, hook in bwd_hooks for one in resolve(model, name)]
+    record = Fired({name for name, _ in forward})
+    for name, hook in forward:
+        model.hook_dict[name].add_hook(_recorded(hook, record.fired), dir="fwd", level=level)
+    for name, hook in backward:
+        model.hook_dict[name].add_hook(hook, dir="bwd", level=level)
     return record
 
 

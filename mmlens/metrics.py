@@ -28,7 +28,9 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     >>> exact_match("Yes.", ["yes"]), exact_match("yes it is", ["yes"])
     (1.0, 0.0)
     """
-    return float(normalised(prediction) in {normalised(answer) for answer in answers})
+    # An answer that is only a sign ("-", "+") stays that sign: an empty prediction is no match.
+    said, *accepted = (normalised(text) or text.strip() for text in (prediction, *answers))
+    return float(said in accepted)
 
 
 METRICS: Mapping[str, Metric] = {"exact_match": exact_match}

@@ -97,7 +97,7 @@ class HookedMLLM:
         self.backbone: HookedTransformer = build_hooked_transformer(
             config, adapter.backbone_weights(config), context
         )
-        setattr(self.backbone.cfg, "backbone", "hooked_transformer")
+        self.cfg.backbone = "hooked_transformer"
         self._splice = Splice(adapter, self.backbone, context)
         found = adapter.towers()
         self._towers = TowerHooks(found.towers)

@@ -112,6 +112,8 @@ class NeuronSet:
         if not (isinstance(pair, Iterable) and len(both := tuple(pair)) == 2):
             return False
         layer, index = both
+        if not (isinstance(layer, int | np.integer) and isinstance(index, int | np.integer)):
+            return False
         if not (0 <= layer < self._shape[0] and 0 <= index < self._shape[1]):
             return False
         return bool(np.isin(layer * self._shape[1] + index, self._codes))
@@ -167,8 +169,14 @@ class NeuronSet:
             raise StatisticsError(
                 f"This is not a neuron set: its format is {data.get('format')!r}, expected {FORMAT!r}."
             )
-        pairs = [(int(layer), i) for layer, indices in data["neurons"].items() for i in indices]
-        return cls(pairs, data["module"], (data["shape"][0], data["shape"][1]), data["model_hash"])
+        try:
+            pairs = [(int(layer), i) for layer, indices in data["neurons"].items() for i in indices]
+            layers, width = data["shape"]
+            return cls(pairs, data["module"], (layers, width), data["model_hash"])
+        except StatisticsError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StatisticsError(f"This neuron set is damaged: {error!r}.") from error
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the set as JSON, whole or not at all."""
@@ -186,6 +194,8 @@ class NeuronSet:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise StatisticsError(f"{path} is not a neuron set: {error}.") from error
+        if not isinstance(data, dict):
+            raise StatisticsError(f"{path} is not a neuron set: it holds no mapping.")
         return cls.from_dict(data)
 
     def _combined(self, other: NeuronSet, operation: Any) -> NeuronSet:
@@ -210,4 +220,4 @@ class NeuronSet:
 
 
 def _materialise(pairs: Any) -> Any:
-    return pairs if isinstance(pairs, np.ndarray) else [tuple(pair) for pair in pairs]
+    return pairs if isinstance(pairs, np.ndarray) else [(a, b) for a, b in pairs]

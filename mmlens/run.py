@@ -106,7 +106,9 @@ class Run:
                     "delete this one."
                 )
             return cls(folder, manifest)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"{folder} is a file; give a folder.")
+        if folder.exists() and any(not p.name.endswith(".partial") for p in folder.iterdir()):
             raise RunFolderError(f"{folder} is not empty and holds no run; give another folder.")
         manifest = {
             "settings": settings,
@@ -188,11 +190,17 @@ def peak_memory_mb() -> float:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
         raise RunFolderError(
             f"{path} is not a run's manifest: {error}; give another folder."
         ) from error
+    parts = (
+        (manifest.get(k) for k in ("settings", "stages")) if isinstance(manifest, dict) else [None]
+    )
+    if not all(isinstance(part, dict) for part in parts):
+        raise RunFolderError(f"{path} is not a run's manifest; give another folder.")
+    return manifest
 
 
 def _versions() -> dict[str, str]:

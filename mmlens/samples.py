@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -71,7 +72,13 @@ def open_picture(picture: Picture) -> Image.Image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except MediaError:
         raise
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (
+        OSError,
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise MediaError(f"{_described(picture)} is not a readable picture: {error}.") from error
 
 
@@ -84,10 +91,17 @@ def picture_size(picture: Picture) -> tuple[int, int]:
     try:
         with _opened(picture) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5 if image.format else False
+            # Pillow turns TIFF by itself, its size included.
+            turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
     except MediaError:
         raise
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (
+        OSError,
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise MediaError(f"{_described(picture)} is not a readable picture: {error}.") from error
     return (width, height) if turned else (height, width)
 
@@ -181,18 +195,24 @@ def data_file(path: Path, split: str | None) -> Path:
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
     if file.suffix == ".parquet":
-        frame = pd.read_parquet(file)
+        try:
+            frame = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise SampleError(f"{file} is not readable parquet: {error}.") from error
         yield from ({str(k): v for k, v in row.items()} for row in frame.to_dict(orient="records"))
     elif file.suffix == ".jsonl":
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError as error:
+                        row = json.loads(line)
+                    except ValueError as error:
                         raise SampleError(
                             f"Line {number} of {file} is not JSON: {error}."
                         ) from error
+                    if not isinstance(row, dict):
+                        raise SampleError(f"Line {number} of {file} is no JSON object.")
+                    yield row
     else:
         raise SampleError(
             f"{file} is neither .parquet nor .jsonl; samples are read from these two."
@@ -243,8 +263,9 @@ def _picture(value: Any, base: Path, where: str) -> Picture:
 def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
-    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+    values = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+    return [one for one in values if not _is_missing(one)]
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -118,7 +118,7 @@ class NeuronStatistics:
             return self
         rows = torch.tensor([list(keys).index(key) for key in self.keys], dtype=torch.long)
 
-        def spread(value: Tensor, fill: float = 0) -> Tensor:
+        def spread(value: Tensor, fill: float | int = 0) -> Tensor:
             out = torch.full((len(keys), *value.shape[1:]), fill, dtype=value.dtype)
             out[rows] = value
             return out
@@ -223,18 +223,22 @@ def load_with_extra(path: str | PathLike[str]) -> tuple[NeuronStatistics, dict[s
                 name: ModuleStatistics(*(file.get_tensor(f"{name}.{field}") for field in FIELDS))
                 for name in header["groups"]
             }
+            statistics = NeuronStatistics(
+                modules=modules,
+                keys=tuple(header["keys"]),
+                groups={name: tuple(groups) for name, groups in header["groups"].items()},
+                by=header["by"],
+                samples=torch.tensor(header["samples"], dtype=torch.int64),
+                skipped=header["skipped"],
+                model_hash=header["model_hash"],
+            )
+            return statistics, header["extra"]
     except SafetensorError as error:
         raise StatisticsError(f"{path} is damaged or not safetensors: {error}.") from error
-    statistics = NeuronStatistics(
-        modules=modules,
-        keys=tuple(header["keys"]),
-        groups={name: tuple(groups) for name, groups in header["groups"].items()},
-        by=header["by"],
-        samples=torch.tensor(header["samples"], dtype=torch.int64),
-        skipped=header["skipped"],
-        model_hash=header["model_hash"],
-    )
-    return statistics, header["extra"]
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise StatisticsError(
+            f"{path} is damaged: its header cannot be read ({error!r})."
+        ) from error
 
 
 def _added(a: ModuleStatistics, b: ModuleStatistics) -> ModuleStatistics:
