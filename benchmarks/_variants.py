@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks._models import Size, samples
 from mmlens import Batch, HookedMLLM
-from mmlens.collect import _Run, make_plan
+from mmlens.collection import Collection, make_plan
 from mmlens.names import LANGUAGE
 
 #: Name -> what it is, in the order of the table.
@@ -55,7 +55,7 @@ class Setting:
             for layer in range(model.cfg.n_layers)
             for point in _POINTS
         ]
-        self._run = _Run(model, plan, checkpoint=None, max_failures=0.0)
+        self._run = Collection(model, plan, checkpoint=None, max_failures=0.0)
         self._counters = MMNeuronCounters(model, self.domains)
 
     def run(self, variant: str) -> None:

@@ -2,7 +2,7 @@
 
 from mmlens import entropy, hooks
 from mmlens.batch import Batch
-from mmlens.collect import collect
+from mmlens.collection import collect
 from mmlens.groups import TokenGroups
 from mmlens.loading import load, splice
 from mmlens.model import Generation, HookedMLLM

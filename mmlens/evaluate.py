@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from mmlens.batch import Batch
 from mmlens.batching import plan_batches
-from mmlens.collect import prepared_or_skipped
+from mmlens.collection import prepared_or_skipped
 from mmlens.errors import SampleError, TooManyFailuresError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.hooks import zero
@@ -101,7 +101,9 @@ def evaluate(
         total=total, unit="answer", desc="evaluate", disable=None if progress else True
     ) as bar:
         for asked, block in blocks:
-            lengths = [length or 0 for length in prompt_lengths(model, block, template)]
+            lengths = [
+                n if isinstance(n, int) else 0 for n in prompt_lengths(model, block, template)
+            ]
             for positions in plan_batches(lengths, token_budget, max_batch):
                 chosen = [block[i] for i in positions]
                 todo = [s for s in asked if any((s.name, x.id) not in rows for x in chosen)]

@@ -39,17 +39,17 @@ def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: s
     return Batch(inputs, groups, tuple(samples))
 
 
-def prompt_lengths(model: HookedMLLM, samples: Sequence[Sample], template: str) -> list[int | None]:
-    """Tokens of each sample's prompt, from picture headers alone; None where one is unreadable."""
+def prompt_lengths(model: HookedMLLM, samples: Sequence[Sample], template: str) -> list[int | str]:
+    """Tokens of each sample's prompt, from picture headers alone; why not, where one is unreadable."""
     processor, adapter = _processor(model), model.adapter
     template = chosen_template(processor, template)
-    lengths: list[int | None] = []
+    lengths: list[int | str] = []
     for sample in samples:
         text = build_prompt(adapter, processor, sample, template)
         try:
             sizes = [picture_size(picture) for picture in sample.images]
-        except MediaError:
-            lengths.append(None)
+        except MediaError as error:
+            lengths.append(str(error))
             continue
         words = len(model.tokenizer(text)["input_ids"])
         media = sum(adapter.placeholder_lengths(processor, sizes))

@@ -92,7 +92,9 @@ def picture_size(picture: Picture) -> tuple[int, int]:
         with _opened(picture) as image:
             width, height = image.size
             # Pillow turns TIFF by itself, its size included.
-            turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+            # Asking a PNG without a leading EXIF chunk for it would decode the whole picture.
+            asked = image.format not in ("TIFF", "PNG") or "exif" in image.info
+            turned = asked and image.getexif().get(0x0112) in (5, 6, 7, 8)
     except MediaError:
         raise
     except (

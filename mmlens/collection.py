@@ -114,7 +114,7 @@ def collect(
     plan = make_plan(
         model, samples, modules, groups, by, template, token_budget, max_batch, rank, world
     )
-    run = _Run(model, plan, _part(checkpoint, rank, world), max_failures)
+    run = Collection(model, plan, _part(checkpoint, rank, world), max_failures)
     bar = tqdm(
         total=sum(map(len, plan.batches)),
         initial=run.done_samples,
@@ -156,8 +156,8 @@ def make_plan(
     keys = tuple(sorted({str(sample.get(by)) for sample in samples}))
     share = tuple(samples[rank::world])
     lengths = prompt_lengths(model, share, template)
-    readable = [i for i, length in enumerate(lengths) if length is not None]
-    batches = plan_batches([lengths[i] or 0 for i in readable], token_budget, max_batch)
+    readable = [i for i, length in enumerate(lengths) if isinstance(length, int)]
+    batches = plan_batches([int(lengths[i]) for i in readable], token_budget, max_batch)
     return CollectPlan(
         samples=share,
         batches=tuple(tuple(readable[i] for i in batch) for batch in batches),
@@ -166,14 +166,12 @@ def make_plan(
         groups={m: tuple(groups) if m == LANGUAGE else (ALL,) for m in modules},
         template=template,
         unreadable={
-            share[i].id: "its picture is missing or not a picture"
-            for i, length in enumerate(lengths)
-            if length is None
+            share[i].id: length for i, length in enumerate(lengths) if isinstance(length, str)
         },
     )
 
 
-class _Run:
+class Collection:
     """One collection on its way: accumulators, place in the plan, reasons for left-out samples."""
 
     def __init__(
@@ -265,7 +263,7 @@ class _Run:
             self.weights[module] = Weights.of(masks, rows)
 
     def _tower_masks(
-        self, module: str, batch: Batch, keys: Int[Tensor, " row"]
+        self, module: str, batch: Batch, keys: Int[Tensor, " batch"]
     ) -> tuple[Bool[Tensor, "group row pos"], Int[Tensor, " row"]]:
         media = [row for rows in self.model.media_rows(batch).values() for row in rows]
         if not media:
