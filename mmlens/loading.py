@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mmlens.adapter import adapter_for
@@ -77,7 +78,7 @@ def load(
         hf = adapter.auto_class().from_pretrained(source, dtype=dtype, **where, **kwargs)
     except UnsupportedModelError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsupportedModelError(
             f"{name} could not be loaded: {first} Give a shipped demo, a hub id, or a folder that "
