@@ -23,6 +23,7 @@ import tyro
 import mmlens
 from mmlens import deactivation, plots, report
 from mmlens.deactivation import Mask, Questions
+from mmlens.distributed import rank_and_world
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
 from mmlens.evaluate import evaluate
@@ -93,13 +94,18 @@ class Config:
 
 def main(config: Config) -> None:
     """Run the experiment, or what is left of it."""
+    rank, world = rank_and_world()
+    if rank > 0:
+        help_collecting(config)
+        return
     files = data_files(config)
     settings = {k: v for k, v in asdict(config).items() if k != "out"}
     hashes = {name: file_fingerprint(path) for name, path in files.items()}
     run = Run.open(config.out, {**settings, "data_hash": hashes})
     if run.finished("report"):
         print(f"{config.out} is finished already; nothing is left to do.")
-        return summarise(run)
+        summarise(run)
+        return
 
     with run.stage("load"):
         model = mmlens.load(
@@ -161,8 +167,7 @@ def main(config: Config) -> None:
         write_tables(run, config, masks, questions, answers.frame)
         skipped = {**statistics.skipped, **answers.skipped}
         write_report(run, config, selections, neurons, train, questions, skipped, domains)
-    write_report(run, config, selections, neurons, train, questions, skipped, domains)
-    return summarise(run)
+    summarise(run)
 
 
 def data_files(config: Config) -> dict[str, Path]:
@@ -196,24 +201,43 @@ def collect_statistics(
 ) -> mmlens.NeuronStatistics:
     """Stream the training split once, or read what an earlier start has left."""
     path = run.path("statistics.safetensors")
-    if run.finished("collect"):
+    alone = rank_and_world()[1] == 1
+    if run.finished("collect") and alone:
         return mmlens.NeuronStatistics.load(path)
-    chosen = [s for s in train if s.domain in domains]
     with run.stage("collect") as stage:
-        statistics = mmlens.collect(
-            model,
-            take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed),
-            modules=config.modules,
-            groups=(config.group,),
-            template=config.template,
-            token_budget=config.token_budget,
-            max_batch=config.max_batch,
-            max_failures=config.max_failures,
-            checkpoint=path,
-        )
+        statistics = collect(config, model, train, domains)
+        if not alone:
+            statistics.save(path)
         first = statistics.modules[config.modules[0]]
         stage.tokens = int(first.tokens.sum())
     return statistics
+
+
+def collect(
+    config: Config, model: mmlens.HookedMLLM, train: Sequence[Sample], domains: Sequence[str]
+) -> mmlens.NeuronStatistics:
+    """One pass over the training split, all processes together."""
+    chosen = [s for s in train if s.domain in domains]
+    return mmlens.collect(
+        model,
+        take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed),
+        modules=config.modules,
+        groups=(config.group,),
+        template=config.template,
+        token_budget=config.token_budget,
+        max_batch=config.max_batch,
+        max_failures=config.max_failures,
+        checkpoint=config.out / "statistics.safetensors",
+    )
+
+
+def help_collecting(config: Config) -> None:
+    """What processes other than the first do under a launcher: their share of the samples."""
+    model = mmlens.load(
+        config.model, device=config.device, dtype=config.dtype, revision=config.revision
+    )
+    train = load_samples(data_files(config)[config.train_split])
+    collect(config, model, train, chosen_domains(config, train))
 
 
 def save_sets(run: Run, selections: Mapping[float, Mapping[str, Selection]]) -> None:
@@ -286,6 +310,27 @@ def write_report(
         fraction=smallest,
     )
     report.write(data, run.path("report.html"))
+    figures = {
+        "neurons_per_domain": plots.neurons_per_domain(neurons, smallest, domains=domains),
+        "layer_distribution": plots.layer_distribution(
+            neurons,
+            {module: one.entropy.shape[0] for module, one in summaries.items()},
+            smallest,
+            domains=domains,
+        ),
+        **{f"entropy_{m}": plots.entropy_histogram(one) for m, one in summaries.items()},
+        **{
+            f"effects_{control}": plots.effects_against_controls(
+                data.effects, control, domains=domains
+            )
+            for control in deactivation.CONTROLS
+            if data.effects is not None
+        },
+    }
+    run.path("figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        # plotly.js lies once beside them, so that they open offline.
+        figure.write_html(run.path("figures", f"{name}.html"), include_plotlyjs="directory")
 
 
 def sample_counts(
@@ -345,7 +390,7 @@ def examples(run: Run, questions: Questions, fraction: float, per_domain: int = 
 def summarise(run: Run) -> None:
     """Say what was found, and where it lies."""
     print()
-    for verdict in report.verdicts(pd.read_csv(run.path("effects.csv"))):
+    for verdict in report.verdicts(pd.read_csv(run.path("effects.csv")), fraction=None):
         print(verdict.sentence)
     print(f"\nReport: {run.path('report.html')}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,13 @@ def demo_path(name: str) -> Path | None:
     return folder
 
 
+def default_device() -> str:
+    """CUDA where there is one (under a launcher: this process's), else the CPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
 def load(
     name: str | Path,
     *,
@@ -62,7 +70,7 @@ def load(
     source = demo_path(str(name)) or name
     if isinstance(source, Path) and not source.is_dir():
         raise UnsupportedModelError(f"The folder {source} does not exist.")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device or default_device())
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     where = {"revision": revision} if revision else {}
     local = {k: v for k, v in kwargs.items() if k in ("local_files_only", "cache_dir", "token")}

@@ -1,0 +1,260 @@
+"""The whole experiment on a tiny model saved to disk, with pictures beside a JSON-lines file."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import mmlens
+from experiments.mmneuron import Config, main
+from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
+from tests import tiny
+
+DOMAINS = ("red", "blue")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A model folder and a data folder, as a user has them."""
+    base = tmp_path_factory.mktemp("mmneuron")
+    tiny.llava_next("mistral").save_pretrained(base / "model")
+    tiny.processor().save_pretrained(base / "model")
+    data = base / "data"
+    (data / "pictures").mkdir(parents=True)
+    for split, seed in (("train", 0), ("test", 100)):
+        rows = []
+        for i in range(16):
+            name = f"pictures/{split}{i}.png"
+            tiny.picture(16 + 8 * (i % 3), 16 + 8 * (i % 2), seed + i).save(data / name)
+            rows.append(
+                {
+                    "id": f"{split}{i}",
+                    "domain": DOMAINS[i % 2],
+                    "question": f"what is w{i} ?",
+                    "image": name,
+                    "answers": ["one", "w7"],
+                    "source": f"block{i // 4}",
+                }
+            )
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (data / f"{split}.jsonl").write_text(text)
+    return base
+
+
+def config(place, out, **changes):
+    made = Config(
+        model=str(place / "model"),
+        data=place / "data",
+        out=out,
+        fractions=(0.05, 0.2),
+        evaluate_fractions=(0.2,),
+        quantile=0.8,
+        questions=6,
+        questions_others=3,
+        seeds=2,
+        max_new_tokens=3,
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    out = place / "run"
+    main(config(place, out))
+    return out
+
+
+def test_the_run_folder_is_complete(finished):
+    names = {p.relative_to(finished).as_posix() for p in finished.rglob("*") if p.is_file()}
+    assert {
+        "manifest.json",
+        "statistics.safetensors",
+        "neurons.csv",
+        "answers.jsonl",
+        "accuracy.csv",
+        "effects.csv",
+        "report.html",
+        "neurons/language-0.2-red.json",
+        "neurons/thresholds.json",
+        "figures/neurons_per_domain.html",
+        "figures/layer_distribution.html",
+        "figures/entropy_language.html",
+        "figures/effects_matched.html",
+    } <= names
+    assert not [name for name in names if "partial" in name]
+    manifest = json.loads((finished / "manifest.json").read_text())
+    for key in ("versions", "weight_hash", "settings", "command", "image_processor_backend"):
+        assert manifest[key], key
+    assert manifest["settings"]["data_hash"].keys() == {"train", "test"}
+    assert manifest["settings"]["seed"] == 0
+    for stage in ("load", "collect", "select", "evaluate", "report"):
+        assert manifest["stages"][stage]["finished"], stage
+        assert manifest["stages"][stage]["peak_memory_mb"] > 0
+    assert manifest["stages"]["collect"]["tokens_per_second"] > 0
+
+
+def test_the_tables_agree_with_the_answers(finished):
+    answers = pd.read_json(finished / "answers.jsonl", lines=True)
+    accuracy = pd.read_csv(finished / "accuracy.csv", keep_default_na=False)
+    effects = pd.read_csv(finished / "effects.csv")
+    # 2 domains and all together, each masked once with 2 + 2 controls, and untouched
+    assert answers.setting.nunique() == 3 * 5 + 1
+    red = answers[answers.setting == "mask/red/0.2"]
+    data = {f"test{i}": DOMAINS[i % 2] for i in range(16)}
+    own = red[red.id.map(data) == "red"]
+    assert len(own) == 6
+    assert len(red) - len(own) == 3
+    row = effects[(effects["mask"] == "red") & (effects.evaluated == "own")].iloc[0]
+    assert row.n_questions == 6
+    assert row.masked == pytest.approx(own.score.mean())
+    untouched = answers[(answers.setting == "none") & answers.id.isin(own.id)]
+    assert row["drop"] == pytest.approx(untouched.score.mean() - own.score.mean())
+    assert accuracy[accuracy["mask"] == "none"]["n"].sum() == 12
+    assert set(effects.control) == {"random", "matched"}
+
+
+def test_the_sets_are_those_of_the_statistics(finished):
+    statistics = mmlens.NeuronStatistics.load(finished / "statistics.safetensors")
+    counts = statistics.counts("language", keys=DOMAINS)
+    expected = mmlens.entropy.domain_neurons(*counts, DOMAINS, fraction=0.2, quantile=0.8)
+    for domain, neurons in expected.items():
+        assert mmlens.NeuronSet.load(finished / f"neurons/language-0.2-{domain}.json") == neurons
+    table = pd.read_csv(finished / "neurons.csv")
+    assert len(table) == len(expected["red"] | expected["blue"])
+    assert set(table.fraction) <= {0.05, 0.2}
+
+
+def test_a_second_start_redoes_nothing(place, finished, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    main(config(place, finished))
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_other_settings_or_data_are_refused(place, finished, tmp_path):
+    with pytest.raises(RunFolderError, match=r"questions \(6 -> 5\)"):
+        main(config(place, finished, questions=5))
+    changed = tmp_path / "data"
+    changed.mkdir()
+    for split in ("train", "test"):
+        text = (place / "data" / f"{split}.jsonl").read_text().replace("w7", "w8")
+        (changed / f"{split}.jsonl").write_text(text)
+    with pytest.raises(RunFolderError, match="data"):
+        main(config(place, finished, data=changed))
+
+
+def test_an_interrupted_run_goes_on(place, finished, tmp_path, monkeypatch):
+    import experiments.mmneuron as experiment
+
+    out = tmp_path / "run"
+    real = experiment.evaluate
+
+    def dying(*args, **kwargs):
+        settings = args[2]
+        real(args[0], args[1], settings[:3], **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "evaluate", dying)
+    with pytest.raises(KeyboardInterrupt):
+        main(config(place, out))
+    monkeypatch.setattr(experiment, "evaluate", real)
+    monkeypatch.setattr(mmlens, "collect", lambda *a, **k: pytest.fail("collected again"))
+    main(config(place, out))
+    for name in ("accuracy.csv", "effects.csv", "neurons.csv"):
+        assert (out / name).read_text() == (finished / name).read_text()
+
+
+def test_the_full_matrix_and_towers(place, tmp_path):
+    out = tmp_path / "run"
+    main(config(place, out, full=True, modules=("language", "vision"), seeds=1, questions=4))
+    effects = pd.read_csv(out / "effects.csv")
+    matched = effects[effects.control == "matched"]
+    cells = set(zip(matched["mask"], matched.evaluated, strict=True))
+    assert {(a, b) for a in DOMAINS for b in DOMAINS} <= cells
+    assert (out / "neurons/vision-0.2-red.json").exists()
+
+
+def test_a_truncated_picture_is_skipped_and_said(place, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "pictures").symlink_to(place / "data" / "pictures")
+    (data / "cut.png").write_bytes((place / "data/pictures/test0.png").read_bytes()[:200])
+    for split in ("train", "test"):
+        text = (place / "data" / f"{split}.jsonl").read_text()
+        (data / f"{split}.jsonl").write_text(text.replace(f"pictures/{split}0.png", "cut.png"))
+    out = tmp_path / "run"
+    main(config(place, out, data=data, max_failures=0.2))
+    report = (out / "report.html").read_text()
+    assert "cut.png" in report
+    with pytest.raises(TooManyFailuresError, match="train0"):
+        main(config(place, tmp_path / "strict", data=data, max_failures=0.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"domains": ("green",)}, "green.*blue, red"),
+        ({"modules": ("qformer",)}, "qformer"),
+        ({"test_split": "validation"}, "validation"),
+        ({"data": Path("/nowhere")}, "nowhere"),
+        ({"metric": "cider"}, "cider"),
+        ({"data": None}, "--data"),
+    ],
+)
+def test_bad_settings_are_one_sentence(place, tmp_path, changes, match):
+    with pytest.raises(MMLensError, match=match):
+        main(config(place, tmp_path / "run", **changes))
+
+
+def test_the_command_line(place, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "experiments.mmneuron",
+            "--model",
+            "demo/none",
+            "--out",
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env=dict(os.environ),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: There is no demo 'demo/none'")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_collection(place, finished, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    made = config(place, tmp_path / "run")
+    options = ["--model", made.model, "--data", str(made.data), "--out", str(made.out)]
+    options += ["--fractions", "0.05", "0.2", "--evaluate-fractions", "0.2", "--quantile", "0.8"]
+    options += ["--questions", "6", "--questions-others", "3", "--seeds", "2"]
+    options += ["--max-new-tokens", "3"]
+    done = subprocess.run(
+        [*command, "-m", "experiments.mmneuron", *options],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, ours = (
+        mmlens.NeuronStatistics.load(folder / "statistics.safetensors").counts("language")
+        for folder in (finished, made.out)
+    )
+    assert (ours[1] == whole[1]).all()
+    assert (
+        ours[0] - whole[0]
+    ).abs().max() <= 1  # other batches, so a sign within rounding may flip
