@@ -23,13 +23,13 @@ import tyro
 import mmlens
 from mmlens import deactivation, plots, report
 from mmlens.deactivation import Mask, Questions
+from mmlens.demos import demo_path
 from mmlens.distributed import rank_and_world
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
 from mmlens.evaluate import evaluate
 from mmlens.files import write_json
 from mmlens.fingerprint import file_fingerprint
-from mmlens.loading import demo_path
 from mmlens.run import Run, about_model
 from mmlens.samples import Sample, data_file, load_samples, take_per_value
 

@@ -12,29 +12,12 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mmlens.adapter import adapter_for
+from mmlens.demos import demo_path
 from mmlens.errors import UnsupportedModelError
 from mmlens.model import HookedMLLM
 
 Backbone = Literal["auto", "hooked_transformer", "bridge"]
 logger = logging.getLogger(__name__)
-_DEMOS = Path(__file__).parent / "demo"
-
-
-def demo_path(name: str) -> Path | None:
-    """The folder of a shipped demo (``demo/...``), or None if the name is none.
-
-    Raises:
-        UnsupportedModelError: the name begins with ``demo/`` but no such demo is shipped.
-    """
-    if not name.startswith("demo/"):
-        return None
-    folder = _DEMOS / name.removeprefix("demo/")
-    if not (folder / "config.json").is_file():
-        shipped = sorted(f"demo/{p.parent.name}" for p in _DEMOS.glob("*/config.json"))
-        raise UnsupportedModelError(
-            f"There is no demo {name!r}; shipped with mmlens: {', '.join(shipped) or 'none'}."
-        )
-    return folder
 
 
 def default_device() -> str:

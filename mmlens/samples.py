@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mmlens.demos import demo_path
 from mmlens.errors import MediaError, SampleError
 
 #: A picture: decoded, its encoded bytes, or the file that holds them.
@@ -123,7 +124,7 @@ def load_samples(
     becomes a field of the sample.
 
     Args:
-        path: a ``.parquet`` or ``.jsonl`` file, or a folder.
+        path: a ``.parquet`` or ``.jsonl`` file, a folder, or a shipped demo (``demo/llava-next``).
         split: which file of the folder: ``train``, ``validation``, ``test``, ...
         images_from: folder that relative picture paths start from; default: the file's own.
 
@@ -180,6 +181,8 @@ def _described(picture: Picture) -> str:
 
 def data_file(path: Path, split: str | None) -> Path:
     """The file that :func:`load_samples` reads; errors as there."""
+    if (demo := demo_path(path.as_posix())) is not None and not path.exists():
+        path = demo / "data"
     if path.is_file():
         return path
     if path.is_dir():
