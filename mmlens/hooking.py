@@ -37,33 +37,47 @@ class Hooked(Protocol):
 
 @dataclass
 class Fired:
-    """Which hooks were asked for, and which have fired."""
+    """Which hooks were asked for, and which have fired.
 
-    asked: set[str] = field(default_factory=set)
+    Attributes:
+        asked: the names that each request stands for; one of them has to fire.
+        fired: names that have.
+    """
+
+    asked: list[list[str]] = field(default_factory=list)
     fired: set[str] = field(default_factory=set)
 
     def check(self) -> None:
-        """Raise HookError if a hook that was asked for has not fired."""
-        if silent := sorted(self.asked - self.fired):
+        """Raise HookError if a hook that was asked for has not fired.
+
+        A name has to fire; of a predicate's matches one has to (a prompt without pictures reaches
+        no tower).
+        """
+        silent = [names for names in self.asked if not self.fired.intersection(names)]
+        if silent:
             raise HookError(
                 f"{len(silent)} of {len(self.asked)} hooks never fired although the model ran, the "
-                f"first {silent[0]!r}: nothing was read or changed there. Ask only for hook points "
+                f"first {silent[0][0]!r}: nothing was read or changed there. Ask only for hook points "
                 "that this input reaches."
             )
 
 
-def resolve(model: Hooked, name: HookName | None) -> list[str]:
+def resolve(model: Hooked, name: HookName) -> list[str]:
     """The names of hook points that a name, or a predicate on names, stands for.
 
-    None stands for every hook point that can fire with the backbone's present flags.
+    A predicate leaves out hook points that the backbone's flags keep from firing.
 
     Raises:
-        HookError: there is no such name, or a flag keeps it from firing.
+        HookError: there is no such name, a flag keeps it from firing, or nothing matches.
     """
-    if name is None:
-        return [one for one in model.hook_dict if _switched_off(model, one) is None]
     if callable(name):
-        return [one for one in model.hook_dict if name(one) and _switched_off(model, one) is None]
+        found = [one for one in model.hook_dict if name(one) and _switched_off(model, one) is None]
+        if not found:
+            raise HookError(
+                f"The predicate on hook names matches none of this model's {len(model.hook_dict)}; "
+                f"names look like {next(iter(model.hook_dict))!r}."
+            )
+        return found
     if name not in model.hook_dict:
         near = difflib.get_close_matches(name, model.hook_dict, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -84,13 +98,15 @@ def install(
     level: int,
 ) -> Fired:
     """Add hooks at a context level; nothing is added unless every name resolves."""
-    forward = [(one, hook) for name, hook in fwd_hooks for one in resolve(model, name)]
-    backward = [(one, hook) for name, hook in bwd_hooks for one in resolve(model, name)]
-    record = Fired({name for name, _ in forward})
-    for name, hook in forward:
-        model.hook_dict[name].add_hook(_recorded(hook, record.fired), dir="fwd", level=level)
-    for name, hook in backward:
-        model.hook_dict[name].add_hook(hook, dir="bwd", level=level)
+    forward = [(resolve(model, name), hook) for name, hook in fwd_hooks]
+    backward = [(resolve(model, name), hook) for name, hook in bwd_hooks]
+    record = Fired([names for names, _ in forward])
+    for names, hook in forward:
+        for name in names:
+            model.hook_dict[name].add_hook(_recorded(hook, record.fired), dir="fwd", level=level)
+    for names, hook in backward:
+        for name in names:
+            model.hook_dict[name].add_hook(hook, dir="bwd", level=level)
     return record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +22,7 @@ from mmlens.batch import Batch
 from mmlens.errors import SampleError
 from mmlens.fingerprint import weight_fingerprint
 from mmlens.groups import TokenGroups
-from mmlens.hooking import HookName, install, resolve
+from mmlens.hooking import HookName, install
 from mmlens.names import LANGUAGE, mlp_hook
 from mmlens.prepare import prepare
 from mmlens.samples import Sample
@@ -329,7 +329,7 @@ class HookedMLLM:
         Args:
             inputs: a batch, or Hugging Face inputs.
             names_filter: which hooks to cache: a name, several, or a predicate; None: every one
-                that can fire (the attention pattern is then computed explicitly).
+                that fires (the attention pattern is then computed explicitly).
             device: where to keep them; default: where they arise.
             remove_batch_dim: drop the batch dimension of a batch of one.
             kwargs: passed to the Hugging Face model.
@@ -344,13 +344,14 @@ class HookedMLLM:
             assert hook.name is not None
             cached[hook.name] = tensor[0] if remove_batch_dim else tensor
 
-        names = [names_filter] if isinstance(names_filter, str) else names_filter
-        wanted = [
-            (n, keep)
-            for one in ([None] if names is None else [names] if callable(names) else names)
-            for n in resolve(self, one)
-        ]
-        with self.hooks(fwd_hooks=wanted):
+        wanted: list[HookName] = (
+            [lambda _: True]
+            if names_filter is None
+            else [names_filter]
+            if isinstance(names_filter, str) or callable(names_filter)
+            else list(names_filter)
+        )
+        with self.hooks(fwd_hooks=[(name, keep) for name in wanted]):
             logits = self(inputs, **kwargs)
         return logits, ActivationCache(cached, self.backbone, has_batch_dim=not remove_batch_dim)
 
@@ -393,11 +394,6 @@ class HookedMLLM:
             point.remove_hooks(direction, including_permanent=including_permanent, level=level)
             if clear_contexts:
                 point.clear_context()
-
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raise HookError, naming near matches, unless every hook name exists here."""
-        for name in names:
-            resolve(self, name)
 
     def __repr__(self) -> str:
         modules = ", ".join(f"{m.name} {m.layers}x{m.width}" for m in self.modules.values())

@@ -370,6 +370,16 @@ def test_a_hook_that_never_fires_is_an_error(tiny_model, samples):
         tiny_model.run_with_cache(tiny_model.prepare(text_only), "vision.blocks.0.mlp.hook_post")
 
 
+def test_everything_can_be_cached_of_a_prompt_without_pictures(tiny_model):
+    text_only = tiny_model.prepare(mmlens.Sample("t", "what is a dog ?"))
+    with torch.no_grad():
+        logits, cache = tiny_model.run_with_cache(text_only)
+    assert "blocks.2.hook_resid_post" in cache
+    assert "vision.blocks.0.mlp.hook_post" not in cache
+    with pytest.raises(HookError, match="matches none"):
+        tiny_model.run_with_cache(text_only, lambda name: name.startswith("layers."))
+
+
 def test_hook_result_can_be_switched_on(fresh_model, samples):
     batch = fresh_model.prepare(samples[:2])
     with torch.no_grad():
