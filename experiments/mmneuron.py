@@ -9,7 +9,6 @@ A second start with the same folder goes on where the first one stopped.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,14 +20,14 @@ import pandas as pd
 import tyro
 
 import mmlens
-from mmlens import deactivation, plots, report
+from mmlens import deactivation, plots, report, tables
 from mmlens.deactivation import Mask, Questions
 from mmlens.demos import demo_path
 from mmlens.distributed import rank_and_world
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
 from mmlens.evaluate import evaluate
-from mmlens.files import write_json
+from mmlens.files import read_jsonl, write_json
 from mmlens.fingerprint import file_fingerprint
 from mmlens.run import Run, about_model
 from mmlens.samples import Sample, data_file, load_samples, take_per_value
@@ -135,7 +134,7 @@ def main(config: Config) -> None:
             for fraction in sorted(config.fractions)
         }
         save_sets(run, selections)
-        neurons = deactivation.neurons_table(selections, probabilities, domains)
+        neurons = tables.neurons_table(selections, probabilities, domains)
         run.write_csv("neurons.csv", neurons)
 
     questions = Questions.choose(
@@ -217,10 +216,9 @@ def collect(
     config: Config, model: mmlens.HookedMLLM, train: Sequence[Sample], domains: Sequence[str]
 ) -> mmlens.NeuronStatistics:
     """One pass over the training split, all processes together."""
-    chosen = [s for s in train if s.domain in domains]
     return mmlens.collect(
         model,
-        take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed),
+        training_samples(config, train, domains),
         modules=config.modules,
         groups=(config.group,),
         template=config.template,
@@ -229,6 +227,14 @@ def collect(
         max_failures=config.max_failures,
         checkpoint=config.out / "statistics.safetensors",
     )
+
+
+def training_samples(
+    config: Config, train: Sequence[Sample], domains: Sequence[str]
+) -> list[Sample]:
+    """The samples that neurons are found on."""
+    chosen = [s for s in train if s.domain in domains]
+    return take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
 
 
 def help_collecting(config: Config) -> None:
@@ -264,7 +270,7 @@ def write_tables(
     run: Run, config: Config, masks: Sequence[Mask], questions: Questions, answers: pd.DataFrame
 ) -> None:
     """accuracy.csv and effects.csv."""
-    run.write_csv("accuracy.csv", deactivation.accuracy_table(answers, masks, questions.samples))
+    run.write_csv("accuracy.csv", tables.accuracy_table(answers, masks, questions.samples))
     has_source = all("source" in s.fields for s in questions.samples)
     effects = deactivation.effects_table(
         answers, masks, questions, full=config.full, cluster="source" if has_source else None
@@ -303,9 +309,16 @@ def write_report(
         accuracy=pd.read_csv(run.path("accuracy.csv"), keep_default_na=False),
         neurons=neurons,
         selection=summaries,
-        samples=sample_counts(config, train, questions, skipped),
+        samples=tables.samples_table(
+            {
+                config.train_split: training_samples(config, train, domains),
+                config.test_split: questions.samples,
+            },
+            domains,
+            skipped,
+        ),
         stages=run.stages(),
-        examples=examples(run, questions, smallest),
+        examples=tables.examples_table(read_jsonl(run.path("answers.jsonl")), questions, smallest),
         domains=list(domains),
         fraction=smallest,
     )
@@ -331,60 +344,6 @@ def write_report(
     for name, figure in figures.items():
         # plotly.js lies once beside them, so that they open offline.
         figure.write_html(run.path("figures", f"{name}.html"), include_plotlyjs="directory")
-
-
-def sample_counts(
-    config: Config, train: Sequence[Sample], questions: Questions, skipped: Mapping[str, str]
-) -> pd.DataFrame:
-    """Questions used and left out, per domain and split."""
-    limit = config.train_samples or None
-    used = {
-        config.train_split: take_per_value(train, "domain", limit, seed=config.seed),
-        config.test_split: list(questions.samples),
-    }
-    rows = []
-    for split, samples in used.items():
-        for domain in questions.own:
-            here = [s.id for s in samples if s.domain == domain]
-            left_out = [i for i in here if i in skipped]
-            rows.append(
-                {
-                    "domain": domain,
-                    "split": split,
-                    "n_questions": len(here) - len(left_out),
-                    "n_skipped": len(left_out),
-                    "reason": skipped[left_out[0]] if left_out else "",
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def examples(run: Run, questions: Questions, fraction: float, per_domain: int = 2) -> pd.DataFrame:
-    """Answers before and after, first those that the mask changed."""
-    answers = {
-        (row["setting"], row["id"]): row
-        for row in map(json.loads, run.path("answers.jsonl").read_text().splitlines())
-    }
-    rows = []
-    for domain, ids in questions.own.items():
-        name = Mask(domain, "mask", -1, fraction, (), 0.0).name
-        both = [(i, answers["none", i], answers[name, i]) for i in ids if (name, i) in answers]
-        both.sort(key=lambda t: (t[1]["prediction"] == t[2]["prediction"], -t[1]["score"]))
-        by_id = {s.id: s for s in questions.samples}
-        for i, before, after in both[:per_domain]:
-            sample = by_id[i]
-            image = sample.images[0] if sample.images else None
-            rows.append(
-                {
-                    "domain": domain,
-                    "question": sample.text,
-                    "answer": sample.answers[0],
-                    "unmasked": before["prediction"],
-                    "masked": after["prediction"],
-                    "image": image if isinstance(image, bytes) else None,
-                }
-            )
-    return pd.DataFrame(rows)
 
 
 def summarise(run: Run) -> None:

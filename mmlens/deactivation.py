@@ -163,40 +163,6 @@ def study_settings(masks: Sequence[Mask], questions: Questions, full: bool) -> l
     ]
 
 
-def accuracy_table(
-    answers: pd.DataFrame, masks: Sequence[Mask], samples: Sequence[Sample]
-) -> pd.DataFrame:
-    """Accuracy by mask and evaluated domain.
-
-    Columns: mask, kind, seed, fraction, evaluated, n, correct, accuracy, n_neurons, frequency.
-    """
-    domain = {s.id: str(s.domain) for s in samples}
-    facts = {one.name: one for one in masks}
-    scores: dict[tuple[str, str], list[float]] = {}
-    for setting, name, score in zip(
-        answers["setting"], answers["id"], answers["score"], strict=True
-    ):
-        scores.setdefault((setting, domain[name]), []).append(score)
-    rows = []
-    for (setting, evaluated), values in scores.items():
-        one = facts.get(setting)
-        rows.append(
-            {
-                "mask": one.mask if one else NONE,
-                "kind": one.kind if one else NONE,
-                "seed": one.seed if one else -1,
-                "fraction": one.fraction if one else 0.0,
-                "evaluated": evaluated,
-                "n": len(values),
-                "correct": sum(values),
-                "accuracy": sum(values) / len(values),
-                "n_neurons": sum(map(len, one.neurons)) if one else 0,
-                "frequency": one.frequency if one else float("nan"),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def effects_table(
     answers: pd.DataFrame,
     masks: Sequence[Mask],
@@ -253,44 +219,6 @@ def effects_table(
                     }
                 )
     return pd.DataFrame(rows)
-
-
-def neurons_table(
-    selections: Mapping[float, Mapping[str, Selection]],
-    probabilities: Mapping[str, Float[Tensor, "layer neuron domain"]],
-    domains: Sequence[str],
-) -> pd.DataFrame:
-    """A row per selected neuron, with the smallest fraction that selects it.
-
-    Columns: module, layer, index, fraction, entropy (nats), domains (joined by ``;``), p_<domain>.
-
-    Args:
-        selections: fraction -> module -> selection.
-        probabilities: module -> activation probabilities.
-        domains: the order of their last axis.
-    """
-    rows, seen = [], set()
-    for fraction in sorted(selections):
-        for module, selection in selections[fraction].items():
-            for layer, index in selection.union:
-                if (module, layer, index) in seen:
-                    continue
-                seen.add((module, layer, index))
-                p = probabilities[module][layer, index].tolist()
-                labels = [d for d in domains if (layer, index) in selection.sets[d]]
-                rows.append(
-                    {
-                        "module": module,
-                        "layer": layer,
-                        "index": index,
-                        "fraction": fraction,
-                        "entropy": float(selection.entropy[layer, index]),
-                        "domains": ";".join(labels),
-                    }
-                    | {f"p_{d}": value for d, value in zip(domains, p, strict=True)}
-                )
-    names = ["module", "layer", "index", "fraction", "entropy", "domains"]
-    return pd.DataFrame(rows, columns=names + [f"p_{d}" for d in domains])
 
 
 def _scopes(mask: str, questions: Questions, full: bool) -> dict[str, list[str]]:

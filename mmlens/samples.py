@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -68,19 +69,8 @@ def open_picture(picture: Picture) -> Image.Image:
     Raises:
         MediaError: the file is missing, truncated or not a picture.
     """
-    try:
-        with _opened(picture) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except MediaError:
-        raise
-    except (
-        OSError,
-        UnidentifiedImageError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise MediaError(f"{_described(picture)} is not a readable picture: {error}.") from error
+    with _decoding(picture), _opened(picture) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:
@@ -89,23 +79,12 @@ def picture_size(picture: Picture) -> tuple[int, int]:
     Raises:
         MediaError: the file is missing or not a picture.
     """
-    try:
-        with _opened(picture) as image:
-            width, height = image.size
-            # Pillow turns TIFF by itself, its size included.
-            # Asking a PNG without a leading EXIF chunk for it would decode the whole picture.
-            asked = image.format not in ("TIFF", "PNG") or "exif" in image.info
-            turned = asked and image.getexif().get(0x0112) in (5, 6, 7, 8)
-    except MediaError:
-        raise
-    except (
-        OSError,
-        UnidentifiedImageError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise MediaError(f"{_described(picture)} is not a readable picture: {error}.") from error
+    with _decoding(picture), _opened(picture) as image:
+        width, height = image.size
+        # Pillow turns TIFF by itself, its size included.
+        # Asking a PNG without a leading EXIF chunk for it would decode the whole picture.
+        asked = image.format not in ("TIFF", "PNG") or "exif" in image.info
+        turned = asked and image.getexif().get(0x0112) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
@@ -163,6 +142,23 @@ def take_per_value(
         for chosen in generator.permutation(positions[value])[:limit]
     ]
     return [samples[position] for position in sorted(kept)]
+
+
+@contextmanager
+def _decoding(picture: Picture) -> Iterator[None]:
+    """Whatever Pillow has to say against a picture, as one MediaError."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except (
+        OSError,
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise MediaError(f"{_described(picture)} is not a readable picture: {error}.") from error
 
 
 def _opened(picture: Picture) -> Image.Image:

@@ -8,16 +8,15 @@ import torch
 from mmlens.deactivation import (
     Mask,
     Questions,
-    accuracy_table,
     effects_table,
     masks_and_controls,
-    neurons_table,
     study_settings,
 )
 from mmlens.entropy import select
 from mmlens.errors import SampleError
 from mmlens.neurons import NeuronSet
 from mmlens.samples import Sample
+from mmlens.tables import accuracy_table, neurons_table
 
 DOMAINS = ("red", "blue")
 SHAPES = {"language": (3, 60), "vision": (2, 40)}
