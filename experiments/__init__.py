@@ -1,0 +1,1 @@
+"""The papers as scripts, and the training of the shipped demo models."""

@@ -1,0 +1,203 @@
+"""The shipped demo model: its folder, its data, and that it does what its card says."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, LlavaNextForConditionalGeneration
+
+import mmlens
+
+FOLDER = Path(mmlens.__file__).parent / "demo" / "llava-next"
+SPLITS = ("train", "validation", "test")
+DOMAINS = {"medical", "satellite", "document", "clothing", "handwriting"}
+COLUMNS = [
+    "id",
+    "domain",
+    "text",
+    "images",
+    "answers",
+    "choices",
+    "question",
+    "picture",
+    "source",
+]
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pd.DataFrame]:
+    return {split: pd.read_parquet(FOLDER / "data" / f"{split}.parquet") for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def card() -> dict:
+    return json.loads((FOLDER / "card.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LlavaNextForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+def decode(images) -> Image.Image:
+    return Image.open(io.BytesIO(images[0]["bytes"])).convert("RGB")
+
+
+def ask(model, processor, texts, images) -> list[str]:
+    """Greedy answers, through the chat template and one batched `generate`."""
+    prompts = []
+    for text in texts:
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        message = [{"role": "user", "content": content}]
+        prompts.append(processor.apply_chat_template(message, add_generation_prompt=True))
+    inputs = processor(text=prompts, images=list(images), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        tokens = model.generate(**inputs, max_new_tokens=4)
+    new = tokens[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def test_folder_is_small():
+    model_part = sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file())
+    data_part = sum(file.stat().st_size for file in (FOLDER / "data").iterdir())
+    assert model_part <= 8 * 2**20
+    assert data_part <= 7 * 2**20
+
+
+def test_architecture(model):
+    config = model.config
+    text, vision = config.text_config, config.vision_config
+    assert text.intermediate_size * text.num_hidden_layers >= 5000
+    assert text.num_key_value_heads < text.num_attention_heads
+    assert vision.model_type == "clip_vision_model"
+    assert config.vision_feature_layer == -2
+    assert config.vision_feature_select_strategy == "default"
+    assert len(config.image_grid_pinpoints) >= 3
+    assert model.model.image_newline.shape == (text.hidden_size,)
+    projector = model.model.multi_modal_projector
+    assert {"linear_1", "linear_2"} <= {name for name, _ in projector.named_children()}
+    assert not model.generation_config.do_sample
+
+
+@pytest.mark.parametrize(
+    ("size", "image_tokens"), [((32, 32), 36), ((64, 32), 52), ((32, 64), 56), ((300, 300), 36)]
+)
+def test_layouts_have_their_own_tiles(processor, size, image_tokens):
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it dark?"}]}],
+        add_generation_prompt=True,
+    )
+    assert prompt == "user: <image>\nIs it dark? assistant:"
+    inputs = processor(
+        text=prompt, images=Image.new("RGB", size, (9, 99, 200)), return_tensors="pt"
+    )
+    ids = inputs["input_ids"][0].tolist()
+    assert ids.count(processor.image_token_id) == image_tokens
+    assert ids[0] == processor.tokenizer.bos_token_id
+    assert processor.tokenizer.bos_token_id not in ids[1:]
+
+
+def test_every_word_of_the_data_is_in_the_vocabulary(processor, tables):
+    tokenizer = processor.tokenizer
+    for table in tables.values():
+        for text in {*table.text.unique(), *table.answers.explode().unique()}:
+            ids = tokenizer(text, add_special_tokens=False).input_ids
+            assert tokenizer.unk_token_id not in ids
+            assert tokenizer.decode(ids) == text
+
+
+def test_rows(tables):
+    for split, table in tables.items():
+        assert list(table.columns) == COLUMNS
+        assert table.id.is_unique
+        assert set(table.domain) == DOMAINS
+        assert all(len(answers) == 1 for answers in table.answers)
+        inside = [a[0] in set(c) for a, c in zip(table.answers, table.choices, strict=True)]
+        assert all(inside)
+        assert table.groupby("picture").domain.nunique().max() == 1
+        assert table.picture.str.startswith(split).all()
+    test = tables["test"]
+    assert test.groupby("domain").picture.nunique().min() >= 300
+    assert test.groupby("domain").size().min() >= 900
+
+
+def test_splits_share_no_picture_and_no_source(tables):
+    for column in ("picture", "source", "id"):
+        sets = [set(table[column]) for table in tables.values()]
+        assert sum(map(len, sets)) == len(set.union(*sets))
+    contents = [{images[0]["bytes"] for images in table.images} for table in tables.values()]
+    assert sum(map(len, contents)) == len(set.union(*contents))
+
+
+def test_answers_are_balanced_within_each_domain(tables):
+    table = tables["test"].assign(answer=lambda rows: rows.answers.str[0])
+    shared = table[table.question.isin(["light", "side", "half"])]
+    shares = shared.groupby(["question", "domain"]).answer.value_counts(normalize=True)
+    assert shares.between(0.4, 0.6).all()
+
+
+def test_measured_answers_are_true(tables):
+    table = tables["test"].query("question in ('light', 'side')").groupby("domain").head(60)
+    for row in table.itertuples():
+        light = np.asarray(decode(row.images).convert("L"), dtype=float) / 255
+        half = light.shape[1] // 2
+        if row.question == "light":
+            found = "bright" if light.mean() > 0.5 else "dark"
+        else:
+            found = "right" if light[:, half:].mean() > light[:, :half].mean() else "left"
+        assert found == row.answers[0]
+
+
+def test_neither_text_nor_geometry_tells_the_domain(tables):
+    """The best guess from a question's text and its picture's size is no better than chance."""
+    cells = {}
+    for split in ("train", "test"):
+        table = tables[split]
+        sizes = {
+            row.picture: decode(row.images).size
+            for row in table.drop_duplicates("picture").itertuples()
+        }
+        shape = table.picture.map(sizes).map(lambda size: f"{size[0]}x{size[1]}")
+        cells[split] = table.assign(cell=table.text + " " + shape)
+    share = 1 / cells["train"].groupby("domain").size()  # every domain counts the same
+    weights = cells["train"].groupby(["cell", "domain"]).size().unstack(fill_value=0) * share
+    guess = cells["test"].cell.map(weights.idxmax(axis=1))
+    right = (guess == cells["test"].domain).groupby(cells["test"].domain).mean()
+    assert right.mean() <= 1 / len(DOMAINS) + 0.04
+
+
+def test_card_says_what_is_asked_of_it(card):
+    domains = card["results"]["domain"]
+    assert set(domains) == DOMAINS
+    for figures in domains.values():
+        assert figures["accuracy"] >= 0.85
+        low, high = figures["interval"]
+        assert low <= figures["accuracy"] <= high
+        controls = ("blank", "black", "shuffled", "shuffled_any", "guess", "guess_domain")
+        assert max(figures[name] for name in controls) < figures["accuracy"] - 0.2
+
+
+def test_accuracy_is_that_of_the_card(model, processor, tables, card):
+    """Forty test questions a domain: close to the card, and far above a grey picture's."""
+    test = tables["test"].groupby("domain").sample(40, random_state=0)
+    wanted = test.answers.str[0].to_numpy()
+    pictures = [decode(images) for images in test.images]
+    blank = [Image.new("RGB", picture.size, (128, 128, 128)) for picture in pictures]
+    right = pd.Series(ask(model, processor, test.text, pictures) == wanted, index=test.domain)
+    control = np.mean(ask(model, processor, test.text, blank) == wanted)
+    for domain, share in right.groupby(level=0).mean().items():
+        expected = card["results"]["domain"][domain]["accuracy"]
+        spread = (expected * (1 - expected) / 40) ** 0.5
+        assert share >= expected - 4 * spread - 0.01, domain
+    assert right.mean() >= 0.85
+    assert right.mean() >= control + 0.25
