@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 from torch import Tensor
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformers import AutoModelForImageTextToText, LlavaNextForConditionalGeneration
@@ -22,6 +21,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from mmlens.adapter import Adapter, Decoder, Tower, TowerMLP, Towers
 from mmlens.groups import TokenIds
 from mmlens.samples import Sample
+from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 
 
 class LlavaNextAdapter(Adapter):
