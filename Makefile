@@ -12,7 +12,8 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test check install benchmark clean
 demo: $(STAMP)
-	$(PY) -m experiments.mmneuron --out $(RUN)
+	$(PY) -m experiments.mmneuron --out $(RUN) --modules language vision projector \
+	    --questions 160 --questions-others 40
 
 test: check
 	$(PY) -m pytest -q
