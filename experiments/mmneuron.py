@@ -343,7 +343,9 @@ def write_report(
     run.path("figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
         # plotly.js lies once beside them, so that they open offline.
-        figure.write_html(run.path("figures", f"{name}.html"), include_plotlyjs="directory")
+        figure.write_html(
+            run.path("figures", f"{name}.html"), include_plotlyjs="directory", config=report.CONFIG
+        )
 
 
 def summarise(run: Run) -> None:
