@@ -275,21 +275,21 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
             f"over {len(summary.domains)} domains they lie within 0 to {top:.4g} nats."
         )
     figure = make_subplots(cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.09)
-    edges = np.linspace(0.0, top, n_bins + 1)
-    # The selected are few: without a panel of their own scale their bars could not be seen.
-    near = min(1.12 * summary.cut, top) if math.isfinite(summary.cut) else top / 2
-    tallest = np.zeros(n_bins, dtype=np.int64)
+    # The selected are few: without a panel and bins of their own they could not be seen.
+    low, near = _low_end(summary, entropy[known & passes], top)
+    bins = {1: np.linspace(0.0, top, n_bins + 1), 2: np.linspace(low, near, n_bins // 2 + 1)}
+    tallest = {column: np.zeros(len(edges) - 1, dtype=int) for column, edges in bins.items()}
     for name, chosen, colour, shape in (
         (f"some domain above tau = {summary.tau:.3g}", known & passes, "#0072B2", ""),
         ("filtered out: none above tau", known & ~passes, "#c9ced6", "/"),
     ):
-        counts, _ = np.histogram(np.clip(entropy[chosen], 0.0, top), edges)
-        tallest += counts
-        for column in (1, 2):
+        for column, edges in bins.items():
+            counts, _ = np.histogram(np.clip(entropy[chosen], 0.0, top), edges)
+            tallest[column] += counts
             figure.add_bar(
                 x=((edges[:-1] + edges[1:]) / 2).tolist(),
                 y=counts.tolist(),
-                width=top / n_bins,
+                width=float(edges[1] - edges[0]),
                 name=f"{name} ({int(chosen.sum()):,} neurons)",
                 legendgroup=name,
                 showlegend=column == 1,
@@ -298,7 +298,7 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
                     "line": {"color": INK, "width": 0.4},
                     "pattern": {"shape": shape, "fgcolor": GREY, "size": 5},
                 },
-                hovertemplate="%{x:.2f} nats: %{y} neurons<extra></extra>",
+                hovertemplate="%{x:.3f} nats: %{y} neurons<extra></extra>",
                 row=1,
                 col=column,
             )
@@ -306,10 +306,10 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
     figure.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"})
     figure.update_xaxes(title_text="entropy (nats)", zeroline=False)
     figure.update_xaxes(range=[-0.02 * top, 1.02 * top], col=1)
-    figure.update_xaxes(range=[-0.02 * top, near], title_text="entropy (nats), low end", col=2)
-    low_end = tallest[edges[:-1] < near]
-    figure.update_yaxes(title_text="neurons", range=[0, 1.3 * max(int(tallest.max()), 1)], col=1)
-    figure.update_yaxes(range=[0, 1.3 * max(int(low_end.max()), 1)], col=2)
+    figure.update_xaxes(range=[low, near], title_text="entropy (nats), low end", col=2)
+    figure.update_yaxes(title_text="neurons", col=1)
+    for column, counts in tallest.items():
+        figure.update_yaxes(range=[0, 1.3 * max(int(counts.max()), 1)], col=column)
     silent = f"; {int((~known).sum()):,} never active, not shown" if not known.all() else ""
     return finish(
         figure,
@@ -317,6 +317,17 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
         f"{entropy.size:,} neurons, {len(summary.domains)} domains; tau is the 95th percentile of "
         f"all activation probabilities{silent}",
     )
+
+
+def _low_end(
+    summary: SelectionSummary, passing: npt.NDArray[np.float64], top: float
+) -> tuple[float, float]:
+    """From the lowest entropy that passes the filter to a little past the cut of the selected."""
+    if not math.isfinite(summary.cut) or not passing.size:
+        return 0.0, top / 2
+    lowest = float(passing.min())
+    margin = max(0.15 * (summary.cut - lowest), 0.005 * top)
+    return max(lowest - margin, 0.0), min(summary.cut + margin, top)
 
 
 def _entropy_lines(figure: go.Figure, summary: SelectionSummary, top: float) -> None:

@@ -371,3 +371,15 @@ def test_absent_control_fraction_and_label_are_named(
         plots.neurons_per_domain(neurons, 0.001)
     with pytest.raises(ValueError, match="needs one or more of"):
         plots.neurons_per_domain(neurons, domains=["cats"])
+
+
+def test_the_low_end_of_the_entropy_shows_the_selected_in_bins_of_their_own() -> None:
+    summary, _ = make_selection(DOMAINS)
+    figure = plots.entropy_histogram(summary)
+    zoomed = figure.data[1]
+    low, near = figure.layout.xaxis2.range
+    inside = summary.entropy[np.isfinite(summary.entropy) & summary.passes]
+    assert low <= inside.min() < summary.cut < near
+    assert sum(zoomed.y) == ((inside >= low) & (inside <= near)).sum()
+    assert len(zoomed.y) == 30
+    assert zoomed.width == pytest.approx((near - low) / 30)

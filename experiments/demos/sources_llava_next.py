@@ -85,8 +85,8 @@ def _blocks(picture: np.ndarray, size: int, margin: int) -> Iterator[tuple[str, 
 
 def medical(rng: np.random.Generator) -> list[Source]:
     """Histology and retina by blocks, an averaged brain by slabs of slices."""
-    import nilearn
-    from skimage import data
+    import nilearn  # pyright: ignore[reportMissingImports]
+    from skimage import data  # pyright: ignore[reportMissingImports]
 
     found: list[Source] = []
     tissue = data.immunohistochemistry().astype(np.float32) / 255
@@ -97,7 +97,7 @@ def medical(rng: np.random.Generator) -> list[Source]:
         for (name, block), split in zip(blocks, _split(len(blocks), rng), strict=True):
             found.append(Source(f"{label}/{name}", "medical", label, split, block, (40, 58), True))
     file = (
-        Path(nilearn.__file__).parent
+        Path(str(nilearn.__file__)).parent
         / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
     )
     raw = np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=352)
@@ -121,7 +121,7 @@ def _detailed(block: np.ndarray) -> bool:
 
 def satellite(sources: Path, rng: np.random.Generator) -> list[Source]:
     """Landsat 8 in true colour, 30 m: blocks named by water, pale grey and fine texture."""
-    import rasterio
+    import rasterio  # pyright: ignore[reportMissingImports]
 
     with rasterio.open(sources / "LC08_L1TP_224078_20200518_20200518_01_RT.TIF") as scene:
         bands = scene.read().astype(np.float32)[::-1]
@@ -184,7 +184,7 @@ def clothing(rng: np.random.Generator, counts: dict[str, int]) -> list[Source]:
 
 def handwriting(rng: np.random.Generator) -> list[Source]:
     """The 1,797 digits of scikit-learn, each in one split; their writers are not recorded."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
 
     digits: Any = load_digits()
     order = rng.permutation(len(digits.images))
