@@ -54,11 +54,13 @@ class CollectPlan:
     template: str
     unreadable: Mapping[str, str]
 
-    def fingerprint(self, model_hash: str) -> str:
-        """A hash of all of it and of the model."""
-        rows = [[self.samples[i].id for i in batch] for batch in self.batches]
+    def fingerprint(self, model: HookedMLLM) -> str:
+        """A hash of all of it, of the model and of the precision it runs in."""
+        chosen = [[self.samples[i] for i in batch] for batch in self.batches]
+        rows = [[(s.id, s.text, len(s.images)) for s in batch] for batch in chosen]
+        run_by = [model.weight_hash, str(model.dtype)]
         return data_fingerprint(
-            [model_hash, rows, self.keys, self.by, dict(self.groups), self.template]
+            [run_by, rows, self.keys, self.by, dict(self.groups), self.template]
         )
 
 
@@ -153,6 +155,11 @@ def make_plan(
         raise SampleError("Two samples have the same id; ids must be unique.")
     for module in modules:
         model.module(module)
+        if module != LANGUAGE and not any(s.images or s.videos or s.audios for s in samples):
+            raise SampleError(
+                f"Module {module!r} reads media, but none of the {len(samples)} samples has any; "
+                "collect it on samples with media."
+            )
     keys = tuple(sorted({str(sample.get(by)) for sample in samples}))
     share = tuple(samples[rank::world])
     lengths = prompt_lengths(model, share, template)
@@ -179,7 +186,7 @@ class Collection:
     ) -> None:
         self.model, self.plan, self.checkpoint = model, plan, checkpoint
         self.max_failures = max_failures
-        self.fingerprint = plan.fingerprint(model.weight_hash)
+        self.fingerprint = plan.fingerprint(model)
         start, self.done = self._resumed() or (self._empty(), 0)
         self.samples, self.skipped = start.samples.clone(), dict(start.skipped)
         self.accumulators = {
@@ -206,8 +213,8 @@ class Collection:
         if batch is not None:
             batch = batch.to(self.model.device)
             self._weigh(batch)
-            for name, accumulator in self.accumulators.items():
-                accumulator.add_tokens(self.weights[name])
+            for name, weights in self.weights.items():
+                self.accumulators[name].add_tokens(weights)
             self.model.forward(batch, logits_to_keep=1)
             assert batch.samples is not None
             for sample in batch.samples:
@@ -255,22 +262,17 @@ class Collection:
     def _weigh(self, batch: Batch) -> None:
         assert batch.samples is not None
         keys = torch.tensor([self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples])
+        media = [row for rows in self.model.media_rows(batch).values() for row in rows]
+        self.weights.clear()
         for module, groups in self.plan.groups.items():
             if module == LANGUAGE:
-                masks, rows = batch.groups.stack(groups), keys
-            else:
-                masks, rows = self._tower_masks(module, batch, keys)
-            self.weights[module] = Weights.of(masks, rows)
+                self.weights[module] = Weights.of(batch.groups.stack(groups), keys)
+            elif media:  # a batch of text alone reaches no tower
+                self.weights[module] = Weights.of(*self._tower_masks(module, batch, keys, media))
 
     def _tower_masks(
-        self, module: str, batch: Batch, keys: Int[Tensor, " batch"]
+        self, module: str, batch: Batch, keys: Int[Tensor, " batch"], media: Sequence[int]
     ) -> tuple[Bool[Tensor, "group row pos"], Int[Tensor, " row"]]:
-        media = [row for rows in self.model.media_rows(batch).values() for row in rows]
-        if not media:
-            raise SampleError(
-                f"Module {module!r} reads pictures, but a whole batch has none (first sample "
-                f"{batch.samples[0].id if batch.samples else '?'!r}); collect it on samples with media."
-            )
         rows = self.model.adapter.tower_rows(module, batch.inputs, media)
         positions = self.model.adapter.tower_positions(module)
         return torch.ones(

@@ -138,6 +138,18 @@ def test_towers_count_real_positions_of_their_pictures(mistral_model, samples):
             assert torch.allclose(one.maximum[k, 0, layer], values.amax(0), atol=1e-5)
 
 
+def test_text_alone_reaches_no_tower(mistral_model, samples):
+    """Samples without a picture count in the language module, and in no other."""
+    everything = mmlens.collect(mistral_model, samples, modules=MODULES, token_budget=1)
+    pictured = mmlens.collect(mistral_model, with_pictures(samples), modules=MODULES)
+    for module in ("vision", "projector"):
+        one, other = everything.modules[module], pictured.modules[module]
+        assert torch.equal(one.tokens, other.tokens)
+        assert (one.positive - other.positive).abs().max() <= 1
+    language = everything.modules["language"].tokens - pictured.modules["language"].tokens
+    assert language.sum() == mistral_model.prepare(samples[-1]).shape[1]
+
+
 def test_the_counter_hook_agrees(tiny_model, samples):
     batch = tiny_model.prepare(samples)
     counter = count(range(3), batch.groups.stack(("prompt", "image")))
@@ -217,6 +229,13 @@ def test_a_checkpoint_of_other_settings_is_refused(mistral_model, samples, tmp_p
     ):
         with pytest.raises(RunFolderError, match="other settings"):
             mmlens.collect(mistral_model, samples, checkpoint=path, **changed)
+    reworded = [replace(samples[0], text="w9"), *samples[1:]]
+    with pytest.raises(RunFolderError, match="other samples"):
+        mmlens.collect(mistral_model, reworded, checkpoint=path)
+    precise = mmlens.splice(tiny.llava_next("mistral").double(), tiny.processor())
+    assert precise.weight_hash == mistral_model.weight_hash
+    with pytest.raises(RunFolderError, match="other settings"):
+        mmlens.collect(precise, samples, checkpoint=path)
     other = mmlens.splice(tiny.llava_next("mistral", seed=1), tiny.processor())
     with pytest.raises(RunFolderError, match="another model"):
         mmlens.collect(other, samples, checkpoint=path)
@@ -297,7 +316,7 @@ def test_other_media_and_missing_pictures(mistral_model, samples):
     with pytest.raises(SampleError, match="takes image only"):
         mistral_model.prepare(replace(samples[0], audios=("x.wav",)))
     text_only = [replace(s, images=()) for s in samples]
-    with pytest.raises(SampleError, match="reads pictures"):
+    with pytest.raises(SampleError, match="reads media"):
         mmlens.collect(mistral_model, text_only, modules=("vision",))
     with pytest.raises(SampleError, match="no samples"):
         mmlens.collect(mistral_model, [])
