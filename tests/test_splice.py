@@ -1,6 +1,7 @@
 """The spliced model against Hugging Face: logits, activations, generation, and no trace left."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -151,7 +152,8 @@ def test_an_empty_set_changes_no_bit(tiny_model, samples):
 def test_encoded_media_give_the_same(tiny_model, samples):
     batch = tiny_model.prepare(samples)
     encoded = tiny_model.encode_media(batch)
-    assert "pixel_values" not in encoded.inputs
+    if "mm_encoder_outputs" in inspect.signature(tiny_model.hf.forward).parameters:
+        assert "pixel_values" not in encoded.inputs  # older transformers: the batch as it is
     assert torch.equal(tiny_model(encoded), tiny_model(batch))
     assert torch.equal(tiny_model.generate(encoded, 5).tokens, tiny_model.generate(batch, 5).tokens)
 
