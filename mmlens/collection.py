@@ -284,15 +284,11 @@ class Collection:
         return prepared_or_skipped(self.model, chosen, self.plan.template)
 
     def _check_failures(self) -> None:
-        total = len(self.plan.samples)
-        if len(self.skipped) > self.max_failures * total:
+        try:
+            check_failures(self.skipped, len(self.plan.samples), self.max_failures)
+        except TooManyFailuresError:
             self.save()
-            name, why = next(iter(self.skipped.items()))
-            raise TooManyFailuresError(
-                f"{len(self.skipped)} of {total} samples could not be read, more than the allowed share "
-                f"of {self.max_failures:.0%}; the first is {name!r}: {why}. Mend the data, or raise "
-                "max_failures; what was counted is kept."
-            )
+            raise
 
     def _empty(self) -> NeuronStatistics:
         keys = len(self.plan.keys)
@@ -320,6 +316,17 @@ class Collection:
                 "another path, or delete it to start anew."
             )
         return statistics, extra["batches_done"]
+
+
+def check_failures(skipped: Mapping[str, str], total: int, cap: float) -> None:
+    """Raise TooManyFailuresError if more than the share ``cap`` of samples could not be read."""
+    if len(skipped) > cap * total:
+        name, why = next(iter(skipped.items()))
+        raise TooManyFailuresError(
+            f"{len(skipped)} of {total} samples could not be read, more than the allowed share of "
+            f"{cap:.0%}; the first is {name!r}: {why}. Mend the data, or raise max_failures; what was "
+            "finished is kept."
+        )
 
 
 def prepared_or_skipped(

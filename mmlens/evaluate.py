@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from mmlens.batch import Batch
 from mmlens.batching import plan_batches
-from mmlens.collection import prepared_or_skipped
-from mmlens.errors import SampleError, TooManyFailuresError
+from mmlens.collection import check_failures, prepared_or_skipped
+from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.hooks import zero
 from mmlens.metrics import metric
@@ -112,11 +112,7 @@ def evaluate(
                     continue
                 batch, reasons = prepared_or_skipped(model, chosen, template)
                 skipped.update(reasons)
-                if len(skipped) > max_failures * len(samples):
-                    raise TooManyFailuresError(
-                        f"{len(skipped)} of {len(samples)} samples could not be read, more than the "
-                        f"allowed share of {max_failures:.0%}; the first: {next(iter(skipped.values()))}"
-                    )
+                check_failures(skipped, len(samples), max_failures)
                 if batch is None:
                     continue
                 encoded = model.encode_media(batch)
