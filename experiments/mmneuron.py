@@ -23,7 +23,7 @@ import mmlens
 from mmlens import deactivation, plots, report, tables
 from mmlens.deactivation import Mask, Questions
 from mmlens.demos import demo_path
-from mmlens.distributed import rank_and_world
+from mmlens.distributed import from_first, rank_and_world
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
 from mmlens.evaluate import evaluate
@@ -93,15 +93,16 @@ class Config:
 
 def main(config: Config) -> None:
     """Run the experiment, or what is left of it."""
-    rank, world = rank_and_world()
-    if rank > 0:
-        help_collecting(config)
+    if rank_and_world()[0] > 0:
+        # The first process opens the folder, and may find nothing left to do, before others write.
+        if not from_first(None):
+            help_collecting(config)
         return
     files = data_files(config)
     settings = {k: v for k, v in asdict(config).items() if k != "out"}
     hashes = {name: file_fingerprint(path) for name, path in files.items()}
     run = Run.open(config.out, {**settings, "data_hash": hashes})
-    if run.finished("report"):
+    if from_first(run.finished("report")):
         print(f"{config.out} is finished already; nothing is left to do.")
         summarise(run)
         return

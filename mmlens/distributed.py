@@ -26,6 +26,15 @@ def all_merged(statistics: Any, world: int) -> Any:
     return reduce(add, parts)
 
 
+def from_first(value: Any) -> Any:
+    """What the first process passes here, on every one of them; the others wait for it."""
+    if rank_and_world()[1] == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0, group=_group())
+    return held[0]
+
+
 def _group() -> Any:
     # Statistics lie on the CPU, and gloo is the backend that every build has.
     if not dist.is_initialized():

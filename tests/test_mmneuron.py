@@ -241,15 +241,22 @@ def test_two_processes_share_the_collection(place, finished, tmp_path):
     options += ["--fractions", "0.05", "0.2", "--evaluate-fractions", "0.2", "--quantile", "0.8"]
     options += ["--questions", "6", "--questions-others", "3", "--seeds", "2"]
     options += ["--max-new-tokens", "3"]
-    done = subprocess.run(
-        [*command, "-m", "experiments.mmneuron", *options],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+
+    def start() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, "-m", "experiments.mmneuron", *options],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+
+    done = start()
+    assert done.returncode == 0, done.stderr
+    again = start()
+    assert again.returncode == 0, again.stderr
+    assert "is finished already" in again.stdout
     whole, ours = (
         mmlens.NeuronStatistics.load(folder / "statistics.safetensors").counts("language")
         for folder in (finished, made.out)
