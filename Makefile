@@ -5,12 +5,19 @@ VENV   ?= .venv
 # For a GPU machine: make demo TORCH="torch"
 TORCH  ?= torch==2.13.0
 TRANSFORMER_LENS ?= transformer-lens==3.9.0
+# Video processors need torchvision. It is installed without its dependency on a torch of its own;
+# beside a CPU torch its compiled operators do not load, and mmlens.torchvision_operators stands in.
+TORCHVISION ?= torchvision==0.28.0
+# The bridge is also tested on the newest transformer-lens, which has no HookedTransformer.
+NEWEST_LENS ?= transformer-lens==4.3.0
 RUN    ?= runs/demo
+
+EXTRAS ?= hooked-transformer,dev
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check install benchmark clean
+.PHONY: demo test test-bridge check install benchmark clean
 demo: $(STAMP)
 	$(PY) -m experiments.mmneuron --out $(RUN) --modules language vision projector \
 	    --questions 160 --questions-others 40
@@ -30,8 +37,14 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt Makefile
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check "$(TORCH)"
-	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt "$(TRANSFORMER_LENS)" -e ".[hooked-transformer,dev]"
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt "$(TRANSFORMER_LENS)" -e ".[$(EXTRAS)]"
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps "$(TORCHVISION)"
 	touch $@
 
+# The bridge alone, on transformer-lens 4.
+test-bridge:
+	$(MAKE) VENV=$(VENV)-4 TRANSFORMER_LENS="$(NEWEST_LENS)" EXTRAS=dev $(VENV)-4/.installed
+	$(VENV)-4/bin/python -m pytest -q tests/test_bridge.py tests/test_families.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-4 build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,56 +7,23 @@ patches is ended by the learned ``image_newline`` (arXiv 2310.03744 and the LLaV
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformers import AutoModelForImageTextToText, LlavaNextForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from mmlens.adapter import Adapter, Decoder, Tower, TowerMLP, Towers
-from mmlens.groups import TokenIds
-from mmlens.samples import Sample
-from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
+from mmlens.adapter import MediaSizes, Towers
+from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 
-class LlavaNextAdapter(Adapter):
-    """``LlavaNextForConditionalGeneration`` with any decoder that the backbone represents."""
+class LlavaNextAdapter(FamilyAdapter):
+    """``LlavaNextForConditionalGeneration`` with any decoder."""
 
     model_types = ("llava_next",)
     modalities = ("image",)
-    hf: LlavaNextForConditionalGeneration
-
-    @classmethod
-    def auto_class(cls) -> type[Any]:
-        """See :meth:`Adapter.auto_class`."""
-        return AutoModelForImageTextToText
-
-    def decoder(self) -> Decoder:
-        """See :meth:`Adapter.decoder`."""
-        model: Any = self.hf.model.language_model
-        head = self.hf.get_output_embeddings()
-        assert head is not None
-        return Decoder(
-            model=model,
-            layers=model.layers,
-            norm=model.norm,
-            head=head,
-            embed=model.embed_tokens,
-            rotary=model.rotary_emb,
-        )
-
-    def backbone_config(self) -> HookedTransformerConfig:
-        """See :meth:`Adapter.backbone_config`."""
-        return hooked_transformer_config(self.decoder())
-
-    def backbone_weights(self, config: HookedTransformerConfig) -> dict[str, Tensor]:
-        """See :meth:`Adapter.backbone_weights`."""
-        return hooked_transformer_weights(self.decoder(), config)
 
     def towers(self) -> Towers:
         """CLIP's MLPs and the projector's one.
@@ -65,31 +32,18 @@ class LlavaNextAdapter(Adapter):
         after it cannot influence the output: they are marked as off the path.
         """
         encoder = self.hf.model.vision_tower.encoder.layers
-        projector = self.hf.model.multi_modal_projector
         # hidden_states[0] is the embedding, so hidden_states[i] is the output of layer i - 1.
         read = self.hf.config.vision_feature_layer
         read = [read] if isinstance(read, int) else list(read)
         last = max(i if i >= 0 else len(encoder) + 1 + i for i in read)
         return Towers(
             {
-                "vision": Tower(
-                    mlps=tuple(TowerMLP(layer.mlp.fc1, layer.mlp.fc2) for layer in encoder),
-                    width=encoder[0].mlp.fc1.out_features,
-                    on_path=tuple(layer < last for layer in range(len(encoder))),
-                ),
-                "projector": Tower(
-                    mlps=(TowerMLP(projector.linear_1, projector.linear_2),),
-                    width=projector.linear_1.out_features,
-                    on_path=(True,),
+                "vision": plain_tower(encoder, on_path=lambda layer: layer < last),
+                "projector": plain_tower(
+                    [self.hf.model.multi_modal_projector], "linear_1", "linear_2"
                 ),
             }
         )
-
-    def token_ids(self, tokenizer: Any | None) -> TokenIds:
-        """``<image>`` as placeholder; special: the tokenizer's special ids but image and unknown."""
-        image = self.hf.config.image_token_id
-        special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id} if tokenizer else set()
-        return TokenIds({"image": image}, frozenset(special - {image}))
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Features per picture, by the model's own packing of tiles (newlines included)."""
@@ -108,68 +62,27 @@ class LlavaNextAdapter(Adapter):
         )
         return {"image": lengths}
 
-    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """See :meth:`Adapter.encode_media`; newer transformers only."""
-        takes = "mm_encoder_outputs" in inspect.signature(self.hf.forward).parameters
-        if not takes or inputs.get("pixel_values") is None:
-            return dict(inputs)
-        rest = {name: value for name, value in inputs.items() if name != "pixel_values"}
-        features = self.hf.get_image_features(inputs["pixel_values"], inputs["image_sizes"])
-        return {**rest, "mm_encoder_outputs": {"image": features}}
-
     def tower_rows(
-        self,
-        module: str,  # noqa: ARG002
-        inputs: Mapping[str, Any],
-        media_rows: Sequence[int],
-    ) -> Int[Tensor, " tile"]:
-        """Each tile belongs to the row of its picture; padding tiles never reach the tower."""
-        tiles = torch.tensor(self._tiles(inputs["image_sizes"]))
-        return torch.tensor(media_rows).repeat_interleave(tiles)
+        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
+    ) -> list[Int[Tensor, ...]]:
+        """Each tile belongs to the row of its picture; padding tiles never reach the tower.
 
-    def tower_positions(self, module: str) -> int:
-        """CLIP sees the patches of a tile and its class token; the projector what is selected."""
+        CLIP sees the patches of a tile and its class token; the projector what is selected.
+        """
         vision: Any = self.hf.config.vision_config
         patches = (vision.image_size // vision.patch_size) ** 2
         selected = self.hf.config.vision_feature_select_strategy == "default"
-        return patches if module == "projector" and selected else patches + 1
+        positions = patches if module == "projector" and selected else patches + 1
+        tiles = torch.tensor(self._tiles(inputs["image_sizes"]))
+        rows = torch.tensor(media_rows["image"]).repeat_interleave(tiles)
+        return [rows[:, None].expand(-1, positions)]
 
-    def prompt(self, sample: Sample, processor: Any, template: str) -> str:
-        """The chat template's prompt, or MMNeuron's bare ``<image>\\n{question}``."""
-        if template == "plain":
-            image = processor.image_token
-            return "".join(f"{image}\n" for _ in sample.images) + sample.text
-        content = [{"type": "image"} for _ in sample.images] + [
-            {"type": "text", "text": sample.text}
-        ]
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-
-    def process(
-        self,
-        processor: Any,
-        prompts: Sequence[str],
-        images: Sequence[Sequence[Any]],
-        side: str,
-    ) -> dict[str, Any]:
-        """See :meth:`Adapter.process`."""
-        flat = [image for row in images for image in row]
-        return dict(
-            processor(
-                text=list(prompts),
-                images=flat or None,
-                padding=True,
-                padding_side=side,
-                return_tensors="pt",
-            )
-        )
-
-    def placeholder_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """See :meth:`Adapter.placeholder_lengths`."""
-        if not sizes:
-            return []
-        return list(processor._get_num_multimodal_tokens([list(s) for s in sizes]).num_image_tokens)
+    def media_tokens(self, processor: Any, sizes: MediaSizes) -> int:
+        """See :meth:`Adapter.media_tokens`."""
+        if not sizes.images:
+            return 0
+        found = processor._get_num_multimodal_tokens([list(s) for s in sizes.images])
+        return sum(found.num_image_tokens)
 
     def _tiles(self, sizes: Int[Tensor, "picture 2"]) -> list[int]:
         config: Any = self.hf.config

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmlens.errors import HookError
 from mmlens.statistics import ModuleStatistics
 
 # Elements of one slice: small enough for a CPU's cache, large enough to fill a GPU.
@@ -27,11 +28,13 @@ class Weights:
         cells: for every (key, group) with a token in this batch, the flat positions it counts.
         index: [2, cell], the key and the group of each cell.
         everything: a single cell counts every position, so that nothing needs to be gathered.
+        positions: how many positions there are, padding included.
     """
 
     cells: tuple[Int[Tensor, " _"], ...]
     index: Int[Tensor, "2 cell"]
     everything: bool
+    positions: int
 
     @classmethod
     def of(cls, groups: Bool[Tensor, "group row pos"], keys: Int[Tensor, " row"]) -> Weights:
@@ -46,7 +49,10 @@ class Weights:
                     index.append((key, group))
         everything = len(cells) == 1 and len(cells[0]) == groups[0].numel()
         return cls(
-            tuple(cells), torch.tensor(index, dtype=torch.int64).reshape(-1, 2).T, everything
+            cells=tuple(cells),
+            index=torch.tensor(index, dtype=torch.int64).reshape(-1, 2).T,
+            everything=everything,
+            positions=groups[0].numel(),
         )
 
 
@@ -81,8 +87,17 @@ class Accumulator:
             pre: pre-activations.
             activation: the activation function.
             weights: what counts where; its flat positions are those of ``pre``.
+
+        Raises:
+            HookError: ``pre`` has other positions than ``weights``.
         """
         flat = pre.detach().flatten(0, -2)
+        if len(flat) != weights.positions:
+            raise HookError(
+                f"Layer {layer} has activations at {len(flat)} positions, but {weights.positions} were "
+                "told of: nothing is counted at the wrong place. The adapter's tower_rows does not fit "
+                "these inputs."
+            )
         step = max(1, _SLICE.get(flat.device.type, _SLICE["cpu"]) // flat.shape[-1])
         keys, groups = weights.index.tolist()
         for key, group, cell in zip(keys, groups, weights.cells, strict=True):

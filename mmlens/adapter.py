@@ -6,23 +6,28 @@ through the entry-point group ``mmlens.adapters``; a third-party package does ex
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForMultimodalLM, PreTrainedConfig, PreTrainedModel
 
 from mmlens.errors import UnsupportedModelError
 from mmlens.groups import TokenIds
 from mmlens.samples import Sample
 
+if TYPE_CHECKING:
+    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+
 ENTRY_POINTS = "mmlens.adapters"
+#: Kinds of media, in the order in which a prompt shows them.
+KINDS = ("image", "video", "audio")
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Decoder:
         norm: the final norm.
         head: the unembedding.
         embed: the token embedding.
-        rotary: gives (cos, sin) for (hidden states, position ids).
+        rotary: gives (cos, sin) for (hidden states, position ids); None where positions come
+            another way.
     """
 
     model: PreTrainedModel
@@ -43,20 +49,31 @@ class Decoder:
     norm: nn.Module
     head: nn.Module
     embed: nn.Embedding
-    rotary: nn.Module
+    rotary: nn.Module | None
 
     @property
     def config(self) -> PreTrainedConfig:
         """The text config."""
         return self.model.config
 
+    def activation(self, layer: int) -> Callable[[Tensor], Tensor]:
+        """The activation function of one layer's MLP."""
+        mlp = self.layers[layer].mlp
+        return mlp.act_fn if hasattr(mlp, "act_fn") else mlp.activation_fn
+
 
 @dataclass(frozen=True)
 class TowerMLP:
-    """One MLP outside the language model: ``second(activation(first(x)))``."""
+    """One MLP outside the language model: ``second(activation(first(x)))``.
+
+    With an up branch: ``second(activation(first(x)) * up(x))``; ``activation`` is then needed, since
+    the neurons' activation itself is no module's input.
+    """
 
     first: nn.Module
     second: nn.Module
+    up: nn.Module | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,11 @@ class Tower:
     width: int
     on_path: tuple[bool, ...] = ()
 
+    @property
+    def gated(self) -> bool:
+        """Whether its MLPs multiply the activation with an up branch."""
+        return self.mlps[0].up is not None
+
 
 @dataclass(frozen=True)
 class Towers:
@@ -80,6 +102,40 @@ class Towers:
 
     towers: Mapping[str, Tower]
     without_neurons: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Media:
+    """The decoded media of a batch, row by row.
+
+    Attributes:
+        images: pictures, RGB.
+        videos: frames of each video, with their rate (:class:`mmlens.media.VideoFrames`).
+        audios: waveforms, mono, at the processor's sampling rate.
+    """
+
+    images: Sequence[Sequence[Any]]
+    videos: Sequence[Sequence[Any]] = ()
+    audios: Sequence[Sequence[Any]] = ()
+
+    def flat(self, kind: str) -> list[Any]:
+        """All media of a kind, in the order of the rows."""
+        return [one for row in getattr(self, f"{kind}s") for one in row]
+
+
+@dataclass(frozen=True)
+class MediaSizes:
+    """The sizes of one sample's media, from their headers.
+
+    Attributes:
+        images: (height, width) in pixels.
+        videos: (frames, height, width).
+        audios: samples at the processor's sampling rate.
+    """
+
+    images: tuple[tuple[int, int], ...] = ()
+    videos: tuple[tuple[int, int, int], ...] = ()
+    audios: tuple[int, ...] = ()
 
 
 class Adapter(ABC):
@@ -91,78 +147,191 @@ class Adapter(ABC):
     modalities: ClassVar[tuple[str, ...]]
 
     def __init__(self, hf: PreTrainedModel) -> None:
-        self.hf = hf
+        self.hf: Any = hf
 
     @classmethod
-    @abstractmethod
     def auto_class(cls) -> type[Any]:
         """The transformers class whose ``from_pretrained`` loads the family."""
+        return AutoModelForMultimodalLM
 
-    @abstractmethod
+    # -- the model's parts ---------------------------------------------------------------------
+
     def decoder(self) -> Decoder:
-        """The language model's parts."""
+        """The language model's parts.
 
-    @abstractmethod
+        Raises:
+            UnsupportedModelError: the model has no decoder of ``layers``, ``norm`` and ``embed_tokens``.
+        """
+        model: Any = self.hf.get_decoder()
+        while not hasattr(model, "layers") and hasattr(model, "model"):
+            model = model.model  # a causal LM around its decoder
+        missing = [n for n in ("layers", "norm", "embed_tokens") if not hasattr(model, n)]
+        head = self.hf.get_output_embeddings()
+        if missing or head is None:
+            raise UnsupportedModelError(
+                f"The decoder of {type(self.hf).__name__}, a {type(model).__name__}, has no "
+                f"{' and no '.join(missing) or 'output embeddings'}: it is not Llama-shaped."
+            )
+        return Decoder(
+            model=model,
+            layers=model.layers,
+            norm=model.norm,
+            head=head,
+            embed=model.embed_tokens,
+            rotary=getattr(model, "rotary_emb", None),
+        )
+
     def backbone_config(self) -> HookedTransformerConfig:
         """The HookedTransformer config that equals the decoder.
 
         Raises:
             UnsupportedModelError: HookedTransformer cannot represent the decoder exactly.
         """
+        raise UnsupportedModelError(
+            f"{type(self).__name__} describes no HookedTransformer; use backbone='bridge'."
+        )
 
-    @abstractmethod
     def backbone_weights(self, config: HookedTransformerConfig) -> dict[str, Tensor]:
         """TransformerLens parameter and buffer names -> views of the decoder's weights."""
+        raise NotImplementedError
 
     @abstractmethod
     def towers(self) -> Towers:
         """The modules with neurons outside the language model."""
 
-    @abstractmethod
+    # -- its tokens ----------------------------------------------------------------------------
+
     def token_ids(self, tokenizer: Any | None) -> TokenIds:
-        """Placeholder and special ids; without a tokenizer, what the config alone tells."""
+        """Placeholders by the config; special: the tokenizer's special ids but those and unknown."""
+        placeholders = self.placeholders()
+        special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id} if tokenizer else set()
+        return TokenIds(placeholders, frozenset(special - set(placeholders.values())))
+
+    def placeholders(self) -> dict[str, int]:
+        """Placeholder group -> token id, from ``{kind}_token_id`` or ``{kind}_token_index``."""
+        found = {}
+        for kind in self.modalities:
+            for name in (f"{kind}_token_id", f"{kind}_token_index"):
+                if (token := getattr(self.hf.config, name, None)) is not None:
+                    found[kind] = int(token)
+                    break
+        return found
 
     @abstractmethod
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Placeholder group -> features that the projector gives for each medium, in order."""
 
-    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Inputs with the projector's output in the place of raw media; as they are if not possible."""
-        return dict(inputs)
-
     @abstractmethod
     def tower_rows(
-        self, module: str, inputs: Mapping[str, Any], media_rows: Sequence[int]
-    ) -> Int[Tensor, " lead"]:
-        """The row of the batch that each leading index of a tower's activations belongs to.
+        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
+    ) -> list[Int[Tensor, ...]]:
+        """The row of the batch that each position of a tower's activations belongs to.
 
         Args:
             module: the tower's name.
             inputs: Hugging Face inputs.
-            media_rows: for each medium (picture) in order, the row it belongs to.
+            media_rows: placeholder group -> for each medium in order, the row it belongs to.
+
+        Returns:
+            For each time the tower runs in one forward (pictures, then videos, say): the rows, in the
+            shape of its activations without their last dimension; -1 where a position is padding.
         """
 
-    @abstractmethod
-    def tower_positions(self, module: str) -> int:
-        """Positions that each leading index of a tower's activations has."""
+    # -- its inputs ----------------------------------------------------------------------------
 
-    @abstractmethod
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:
-        """The text of a sample with one placeholder per medium."""
+        """The text of a sample: the chat template's, or placeholders and the bare question.
 
-    @abstractmethod
+        ``plain`` is MMNeuron's form, ``<image>\\n{question}``.
+        """
+        kinds = [kind for kind in KINDS for _ in getattr(sample, f"{kind}s")]
+        if template == "plain":
+            return "".join(f"{self.placeholder_text(k, processor)}\n" for k in kinds) + sample.text
+        content = [{"type": kind} for kind in kinds] + [{"type": "text", "text": sample.text}]
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
+    def placeholder_text(self, kind: str, processor: Any) -> str:
+        """What stands for one medium in the text that the processor is given."""
+        return getattr(processor, f"{kind}_token")
+
     def process(
-        self,
-        processor: Any,
-        prompts: Sequence[str],
-        images: Sequence[Sequence[Any]],
-        side: str,
+        self, processor: Any, prompts: Sequence[str], media: Media, side: str
     ) -> dict[str, Any]:
-        """Hugging Face inputs of a batch, padded on ``side``; ``images`` per row, decoded."""
+        """Hugging Face inputs of a batch, padded on ``side``."""
+        given = {
+            name: flat
+            for name, kind in (("images", "image"), ("videos", "video"), ("audio", "audio"))
+            if (flat := media.flat(kind))
+        }
+        return dict(
+            processor(
+                text=list(prompts),
+                **given,
+                padding=True,
+                padding_side=side,
+                return_tensors="pt",
+            )
+        )
 
-    @abstractmethod
-    def placeholder_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """How many tokens a picture of each (height, width) takes."""
+    def sampling_rate(self, processor: Any) -> int:
+        """The rate, in samples per second, at which the model hears sounds."""
+        return int(processor.feature_extractor.sampling_rate)
+
+    def media_tokens(self, processor: Any, sizes: MediaSizes) -> int | None:  # noqa: ARG002
+        """Tokens that a sample's media take in place of its placeholders, told by their sizes alone.
+
+        None where sizes do not tell; the sample is then processed to know.
+        """
+        return None if sizes != MediaSizes() else 0
+
+    def prompt_tokens(self, processor: Any, prompt: str, sizes: MediaSizes) -> int | None:
+        """Tokens of a prompt whose media have these sizes; None where sizes do not tell.
+
+        Override it where the processor writes more than placeholders into the prompt (line breaks,
+        the places of tiles): what a tokenizer makes of that depends on the text around it.
+        """
+        media = self.media_tokens(processor, sizes)
+        if media is None:
+            return None
+        ids = torch.tensor(processor.tokenizer(prompt)["input_ids"])
+        placeholders = torch.tensor(list(self.placeholders().values()))
+        return int((~torch.isin(ids, placeholders)).sum()) + media
+
+    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs with the projector's output in the place of raw media; as they are if not possible.
+
+        Newer transformers take it as ``mm_encoder_outputs``.
+        """
+        if "mm_encoder_outputs" not in inspect.signature(self.hf.forward).parameters:
+            return dict(inputs)
+        rest, encoded = dict(inputs), {}
+        for kind, pixels in (("image", "pixel_values"), ("video", "pixel_values_videos")):
+            if inputs.get(pixels) is None:
+                continue
+            encode = getattr(self.hf.base_model, f"get_{kind}_features")
+            wanted = {n: inputs[n] for n in inspect.signature(encode).parameters if n in inputs}
+            encoded[kind] = encode(**wanted, return_dict=True)
+            del rest[pixels]
+        return {**rest, "mm_encoder_outputs": encoded} if encoded else rest
+
+    def final_logits(self, logits: Float[Tensor, "*pos d_vocab"]) -> Float[Tensor, "*pos d_vocab"]:
+        """What the model makes of its head's output: the identity, or soft-capping."""
+        cap = getattr(self.decoder().config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def new_tokens(
+        self, sequences: Int[Tensor, "batch pos"], prompt: int
+    ) -> Int[Tensor, "batch new"]:
+        """The generated part of what ``generate`` returns; ``prompt`` positions come before it."""
+        return sequences[:, prompt:]
+
+    # -- checking it ---------------------------------------------------------------------------
+
+    def probe_kinds(self) -> tuple[str, ...]:
+        """The kinds of media that the check on load shows the model."""
+        return self.modalities
 
 
 def adapters() -> dict[str, type[Adapter]]:

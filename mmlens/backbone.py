@@ -1,42 +1,131 @@
-"""The hooked language backbone: a HookedTransformer over the Hugging Face weights, without copies."""
+"""What a hooked language backbone is: the one protocol behind which both implementations stand."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import logging
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-import torch
-from torch import Tensor
-from transformer_lens import HookedTransformer
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from torch import nn
+from transformer_lens.hook_points import HookPoint
 
-from mmlens.attention import SpliceContext, spliced_attention
+from mmlens.adapter import Adapter
+from mmlens.errors import UnsupportedModelError
+
+BackboneName = Literal["auto", "hooked_transformer", "bridge"]
+logger = logging.getLogger(__name__)
 
 
-def build_hooked_transformer(
-    config: HookedTransformerConfig, weights: Mapping[str, Tensor], context: SpliceContext
-) -> HookedTransformer:
-    """A HookedTransformer whose parameters are the given tensors themselves.
+@runtime_checkable
+class Backbone(Protocol):
+    """A decoder's computation under TransformerLens hook points."""
 
-    It is laid out without memory of its own, so there is one copy of the weights at any time.
+    @property
+    def name(self) -> str:
+        """``hooked_transformer`` or ``bridge``."""
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The HookedTransformer or TransformerBridge over the Hugging Face weights."""
+        ...
+
+    @property
+    def cfg(self) -> Any:
+        """Its config, in TransformerLens's terms."""
+        ...
+
+    @property
+    def hook_dict(self) -> dict[str, HookPoint]:
+        """TransformerLens's canonical names -> hook points."""
+        ...
+
+    @property
+    def gated(self) -> bool:
+        """Whether the decoder's MLPs multiply the activation with an up branch."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How often the exchange has been entered and not left."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """Forwards of the first layer so far; hooks can only fire where this has grown."""
+        ...
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """Enter the exchange: inside, the Hugging Face model computes through the hook points."""
+        ...
+
+    def refresh(self) -> None:
+        """Follow the Hugging Face model to where its weights are now.
+
+        Raises:
+            SpliceError: its decoder has other modules than when it was spliced.
+        """
+        ...
+
+    def why_silent(self, name: str) -> str | None:
+        """Why an existing hook point cannot fire, in a sentence; None where it can."""
+        ...
+
+
+def build_backbone(adapter: Adapter, name: BackboneName = "auto") -> Backbone:
+    """The hooked backbone of a model.
 
     Args:
-        config: its config.
-        weights: TransformerLens parameter and buffer names -> tensors.
-        context: what its attention modules follow inside a splice.
+        adapter: the model's adapter.
+        name: ``hooked_transformer``, ``bridge``, or ``auto``: the first wherever it represents the
+            decoder exactly and transformer-lens still has it (before 4.0), else the second.
+
+    Raises:
+        UnsupportedModelError: an unknown name, or no such backbone for this model.
     """
-    with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore", DeprecationWarning)
-        backbone = HookedTransformer(config, move_to_device=False)
-        for block in backbone.blocks:
-            block.attn = spliced_attention(block.attn, context)  # pyright: ignore[reportAttributeAccessIssue]
-    backbone.setup()  # the hook points of the new attention modules, by name
-    share_weights(backbone, weights)
-    return backbone.eval()
+    if name not in get_args(BackboneName):
+        raise UnsupportedModelError(
+            f"There is no backbone {name!r}; there are {', '.join(get_args(BackboneName))}."
+        )
+    if name == "bridge":
+        return _bridge(adapter)
+    try:
+        return _hooked_transformer(adapter)
+    except UnsupportedModelError as error:
+        if name == "hooked_transformer":
+            raise
+        logger.info("Using the bridge: %s", error)
+        return _bridge(adapter)
 
 
-def share_weights(backbone: HookedTransformer, weights: Mapping[str, Tensor]) -> None:
-    """Make the backbone's parameters the given tensors themselves, and its config their dtype."""
-    backbone.load_state_dict(weights, strict=True, assign=True)
-    embedding = weights["embed.W_E"]
-    backbone.cfg.dtype, backbone.cfg.device = embedding.dtype, str(embedding.device)
+def has_hooked_transformer() -> bool:
+    """Whether the installed transformer-lens still has HookedTransformer (removed in 4.0.0)."""
+    return find_spec("transformer_lens.HookedTransformer") is not None
+
+
+def _hooked_transformer(adapter: Adapter) -> Backbone:
+    if not has_hooked_transformer():
+        raise UnsupportedModelError(
+            "The installed transformer-lens has no HookedTransformer, which 4.0.0 removed: use "
+            'backbone="bridge", or pip install "mmlens[hooked-transformer]" for transformer-lens 3.9.'
+        )
+    if getattr(adapter.hf, "hf_device_map", None):
+        raise UnsupportedModelError(
+            "A HookedTransformer lies on one device, but this model was loaded with a device_map: use "
+            'backbone="bridge".'
+        )
+    if getattr(adapter.hf, "is_quantized", False):
+        raise UnsupportedModelError(
+            "A HookedTransformer needs whole weights, but this model is quantised: use "
+            'backbone="bridge".'
+        )
+    from mmlens.exchange import Splice
+
+    return Splice(adapter)
+
+
+def _bridge(adapter: Adapter) -> Backbone:
+    from mmlens.bridge import BridgeSplice
+
+    return BridgeSplice(adapter.decoder)

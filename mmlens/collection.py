@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
@@ -21,7 +22,13 @@ from mmlens.accumulate import Accumulator, Weights
 from mmlens.batch import Batch
 from mmlens.batching import plan_batches, prefetched
 from mmlens.distributed import all_merged, rank_and_world
-from mmlens.errors import MediaError, RunFolderError, SampleError, TooManyFailuresError
+from mmlens.errors import (
+    HookError,
+    MediaError,
+    RunFolderError,
+    SampleError,
+    TooManyFailuresError,
+)
 from mmlens.fingerprint import data_fingerprint
 from mmlens.groups import ALL
 from mmlens.hooks import Hook
@@ -192,7 +199,7 @@ class Collection:
         self.accumulators = {
             name: Accumulator(one, model.device) for name, one in start.modules.items()
         }
-        self.weights: dict[str, Weights] = {}
+        self.weights: dict[str, Passes] = {}
         self._check_failures()
 
     @property
@@ -213,8 +220,9 @@ class Collection:
         if batch is not None:
             batch = batch.to(self.model.device)
             self._weigh(batch)
-            for name, weights in self.weights.items():
-                self.accumulators[name].add_tokens(weights)
+            for name, passes in self.weights.items():
+                for weights in passes.weights:
+                    self.accumulators[name].add_tokens(weights)
             self.model.forward(batch, logits_to_keep=1)
             assert batch.samples is not None
             for sample in batch.samples:
@@ -247,37 +255,31 @@ class Collection:
 
         def hook_for(layer: int, activation: Callable[[Tensor], Tensor]) -> Callable[..., None]:
             def reduce(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-                accumulator.add(layer, tensor, activation, self.weights[module])
+                accumulator.add(layer, tensor, activation, self.weights[module].next(layer))
 
             return reduce
 
-        if module == LANGUAGE:
-            return [
-                (info.hook(layer, "pre"), hook_for(layer, block.mlp.act_fn))
-                for layer, block in enumerate(self.model.backbone.blocks)
-            ]
-        # Without a gate, what the second projection reads is the activation itself.
-        return [(info.hook(x, "post"), hook_for(x, _identity)) for x in range(info.layers)]
+        hooks = []
+        for layer in range(info.layers):
+            activation = self.model.activation(module, layer)
+            if activation is None:
+                # Without a gate, what the second projection reads is the activation itself.
+                hooks.append((info.hook(layer, "post"), hook_for(layer, _identity)))
+            else:
+                hooks.append((info.hook(layer, "pre"), hook_for(layer, activation)))
+        return hooks
 
     def _weigh(self, batch: Batch) -> None:
         assert batch.samples is not None
         keys = torch.tensor([self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples])
-        media = [row for rows in self.model.media_rows(batch).values() for row in rows]
+        media = self.model.media_rows(batch)
         self.weights.clear()
         for module, groups in self.plan.groups.items():
             if module == LANGUAGE:
-                self.weights[module] = Weights.of(batch.groups.stack(groups), keys)
-            elif media:  # a batch of text alone reaches no tower
-                self.weights[module] = Weights.of(*self._tower_masks(module, batch, keys, media))
-
-    def _tower_masks(
-        self, module: str, batch: Batch, keys: Int[Tensor, " batch"], media: Sequence[int]
-    ) -> tuple[Bool[Tensor, "group row pos"], Int[Tensor, " row"]]:
-        rows = self.model.adapter.tower_rows(module, batch.inputs, media)
-        positions = self.model.adapter.tower_positions(module)
-        return torch.ones(
-            1, len(rows), positions, dtype=torch.bool, device=batch.input_ids.device
-        ), keys[rows]
+                self.weights[module] = Passes([Weights.of(batch.groups.stack(groups), keys)])
+            elif any(media.values()):  # a batch of text alone reaches no tower
+                rows = self.model.adapter.tower_rows(module, batch.inputs, media)
+                self.weights[module] = Passes([_tower_weights(one, keys) for one in rows])
 
     def _prepared(self, positions: Sequence[int]) -> tuple[Batch | None, dict[str, str]]:
         chosen = [self.plan.samples[i] for i in positions]
@@ -351,6 +353,36 @@ def _part(checkpoint: str | PathLike[str] | None, rank: int, world: int) -> Path
         return None
     path = Path(os.fspath(checkpoint))
     return path if world == 1 else path.with_name(f"{path.stem}.{rank}-of-{world}{path.suffix}")
+
+
+def _tower_weights(rows: Int[Tensor, ...], keys: Int[Tensor, " batch"]) -> Weights:
+    """One group, all real positions; each position has the key of the row it belongs to."""
+    rows = rows.flatten()
+    real = rows >= 0
+    # A position stands for a row of its own here, since a tower's batch is not the prompts'.
+    return Weights.of(real[None, :, None], keys.to(rows.device)[rows.clamp(min=0)])
+
+
+@dataclass
+class Passes:
+    """What counts where, for each time that a module runs within one forward.
+
+    A tower may run more than once, over pictures and then over videos.
+    """
+
+    weights: Sequence[Weights]
+    fired: Counter[int] = field(default_factory=Counter)
+
+    def next(self, layer: int) -> Weights:
+        """The weights of the layer's next pass."""
+        turn = self.fired[layer]
+        if turn >= len(self.weights):
+            raise HookError(
+                f"Layer {layer} ran {turn + 1} times in one forward, but its adapter told of "
+                f"{len(self.weights)}; statistics would count positions of the wrong samples."
+            )
+        self.fired[layer] += 1
+        return self.weights[turn]
 
 
 def _identity(x: Tensor) -> Any:

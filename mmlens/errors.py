@@ -17,6 +17,10 @@ class SpliceError(MMLensError, RuntimeError):
     """The Hugging Face model was changed in a way that the splice cannot follow."""
 
 
+class SelfCheckError(MMLensError, RuntimeError):
+    """A spliced model does not compute what it should; see :mod:`mmlens.check`."""
+
+
 class SampleError(MMLensError, ValueError):
     """A sample, or a set of samples, cannot be used."""
 

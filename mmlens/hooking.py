@@ -8,23 +8,11 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Protocol, runtime_checkable
 
-from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.errors import HookError
 
 HookName = str | Callable[[str], bool]
-
-# Hook points that TransformerLens itself switches on by a flag of the config.
-_SWITCHES = {
-    "attn.hook_result": "use_attn_result",
-    "hook_q_input": "use_split_qkv_input",
-    "hook_k_input": "use_split_qkv_input",
-    "hook_v_input": "use_split_qkv_input",
-    "hook_mlp_in": "use_hook_mlp_in",
-    "hook_attn_in": "use_attn_in",
-    "hook_tokens": "use_hook_tokens",
-}
 
 
 @runtime_checkable
@@ -32,7 +20,10 @@ class Hooked(Protocol):
     """A model with hook points by name."""
 
     hook_dict: dict[str, HookPoint]
-    backbone: HookedTransformer
+
+    def why_silent(self, name: str) -> str | None:
+        """Why an existing hook point cannot fire, in a sentence; None where it can."""
+        ...
 
 
 @dataclass
@@ -65,13 +56,13 @@ class Fired:
 def resolve(model: Hooked, name: HookName) -> list[str]:
     """The names of hook points that a name, or a predicate on names, stands for.
 
-    A predicate leaves out hook points that the backbone's flags keep from firing.
+    A predicate leaves out hook points that the backbone keeps from firing.
 
     Raises:
-        HookError: there is no such name, a flag keeps it from firing, or nothing matches.
+        HookError: there is no such name, the backbone keeps it from firing, or nothing matches.
     """
     if callable(name):
-        found = [one for one in model.hook_dict if name(one) and _switched_off(model, one) is None]
+        found = [one for one in model.hook_dict if name(one) and model.why_silent(one) is None]
         if not found:
             raise HookError(
                 f"The predicate on hook names matches none of this model's {len(model.hook_dict)}; "
@@ -84,10 +75,8 @@ def resolve(model: Hooked, name: HookName) -> list[str]:
         raise HookError(
             f"There is no hook point {name!r} among this model's {len(model.hook_dict)}.{hint}"
         )
-    if (flag := _switched_off(model, name)) is not None:
-        raise HookError(
-            f"{name!r} is switched off: call model.backbone.set_{flag}(True) first, as in TransformerLens."
-        )
+    if (why := model.why_silent(name)) is not None:
+        raise HookError(why)
     return [name]
 
 
@@ -119,10 +108,3 @@ def _recorded(hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
 
     function = hook
     return recorded
-
-
-def _switched_off(model: Hooked, name: str) -> str | None:
-    for ending, flag in _SWITCHES.items():
-        if name.endswith(ending) and not getattr(model.backbone.cfg, flag):
-            return flag
-    return None

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from mmlens.adapter import adapter_for
+from mmlens.backbone import BackboneName
+from mmlens.check import self_check
 from mmlens.demos import demo_path
 from mmlens.errors import UnsupportedModelError
 from mmlens.model import HookedMLLM
 
-Backbone = Literal["auto", "hooked_transformer", "bridge"]
 logger = logging.getLogger(__name__)
 
 
@@ -30,20 +31,22 @@ def default_device() -> str:
 def load(
     name: str | Path,
     *,
-    backbone: Backbone = "auto",
+    backbone: BackboneName = "auto",
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
+    check: bool = True,
     **kwargs: Any,
 ) -> HookedMLLM:
     """Load a multimodal model with its processor, and splice it.
 
     Args:
         name: a shipped demo (``demo/llava-next``), a Hugging Face hub id, or a local folder.
-        backbone: ``hooked_transformer``, or ``auto`` for it wherever it is exact.
+        backbone: ``hooked_transformer``, ``bridge``, or ``auto``: the first wherever it is exact.
         device: default: CUDA where there is one, else the CPU.
         dtype: default: bfloat16 on CUDA, float32 on the CPU.
         revision: branch, tag or commit of a hub id.
+        check: run :func:`mmlens.check.self_check` on a small probe.
         kwargs: passed to ``from_pretrained`` of the model, e.g. ``local_files_only``.
 
     Raises:
@@ -76,14 +79,15 @@ def load(
             "save_pretrained of the model and of its processor wrote."
         ) from error
     hf = hf.to(device)
-    return splice(hf, processor, backbone=backbone)
+    return splice(hf, processor, backbone=backbone, check=check)
 
 
 def splice(
     hf_model: PreTrainedModel,
     processor: ProcessorMixin | None = None,
     *,
-    backbone: Backbone = "auto",
+    backbone: BackboneName = "auto",
+    check: bool = True,
 ) -> HookedMLLM:
     """Splice a Hugging Face model in memory: hooked backbone over its weights, none copied.
 
@@ -92,15 +96,16 @@ def splice(
     Args:
         hf_model: a multimodal model of a family that an adapter serves.
         processor: its processor; without one, give Hugging Face inputs instead of samples.
-        backbone: ``hooked_transformer``, or ``auto`` for it wherever it is exact.
+        backbone: ``hooked_transformer``, ``bridge``, or ``auto``: the first wherever it is exact.
+        check: run :func:`mmlens.check.self_check` on a small probe; of text alone where there is no
+            processor.
 
     Raises:
         UnsupportedModelError: no adapter, or no backbone that represents the decoder exactly.
+        SelfCheckError: the spliced model does not compute what the Hugging Face model does.
     """
-    if backbone not in ("auto", "hooked_transformer"):
-        raise UnsupportedModelError(
-            f"Backbone {backbone!r} is not available; use 'auto' or 'hooked_transformer'."
-        )
-    model = HookedMLLM(hf_model.eval(), processor, adapter_for(hf_model.config)(hf_model))
+    model = HookedMLLM(hf_model.eval(), processor, adapter_for(hf_model.config)(hf_model), backbone)
     logger.info("%r", model)
+    if check:
+        self_check(model)
     return model

@@ -11,22 +11,21 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import ActivationCache, HookedTransformer
+from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmlens.adapter import Adapter, owners
-from mmlens.attention import SpliceContext
-from mmlens.backbone import build_hooked_transformer
+from mmlens.backbone import BackboneName, build_backbone
 from mmlens.batch import Batch
 from mmlens.errors import SampleError
 from mmlens.fingerprint import weight_fingerprint
 from mmlens.groups import TokenGroups
 from mmlens.hooking import HookName, install
 from mmlens.names import LANGUAGE, mlp_hook
+from mmlens.neurons import NeuronSet
 from mmlens.prepare import prepare
 from mmlens.samples import Sample
-from mmlens.splice import Splice
 from mmlens.towers import TowerHooks
 
 Hooks = Sequence[tuple[HookName, Callable[..., Any]]]
@@ -82,44 +81,52 @@ class HookedMLLM:
     Attributes:
         hf: the Hugging Face model; untouched outside :meth:`spliced`.
         processor: its processor, or None.
-        backbone: the HookedTransformer over the same weights. On its own it is a plain
-            text model; its hooks act on ``hf`` only inside :meth:`spliced`.
+        backbone: the HookedTransformer or TransformerBridge over the same weights. On its own it is
+            a plain text model; its hooks act on ``hf`` only inside :meth:`spliced`.
         cfg: the backbone's config, with the name of the backbone in ``cfg.backbone``.
         modules: name -> :class:`ModuleInfo`, for the modules that have neurons.
     """
 
     def __init__(
-        self, hf: PreTrainedModel, processor: ProcessorMixin | None, adapter: Adapter
+        self,
+        hf: PreTrainedModel,
+        processor: ProcessorMixin | None,
+        adapter: Adapter,
+        backbone: BackboneName = "auto",
     ) -> None:
         self.hf, self.processor, self.adapter = hf, processor, adapter
-        context = SpliceContext()
-        config = adapter.backbone_config()
-        self.backbone: HookedTransformer = build_hooked_transformer(
-            config, adapter.backbone_weights(config), context
-        )
-        self.cfg.backbone = "hooked_transformer"
-        self._splice = Splice(adapter, self.backbone, context)
+        self._backbone = build_backbone(adapter, backbone)
+        self.cfg.backbone = self._backbone.name
         found = adapter.towers()
         self._towers = TowerHooks(found.towers)
         self._without_neurons = dict(found.without_neurons)
-        cfg = self.backbone.cfg
-        assert cfg.d_mlp is not None
-        self.modules = {
-            LANGUAGE: ModuleInfo(LANGUAGE, cfg.n_layers, cfg.d_mlp, True, (True,) * cfg.n_layers)
-        } | {
-            name: ModuleInfo(name, len(t.mlps), t.width, False, t.on_path or (True,) * len(t.mlps))
+        self.modules = {LANGUAGE: self._language()} | {
+            name: ModuleInfo(
+                name, len(t.mlps), t.width, t.gated, t.on_path or (True,) * len(t.mlps)
+            )
             for name, t in found.towers.items()
         }
         self.hook_dict: dict[str, HookPoint] = {
-            **self.backbone.hook_dict,
+            **self._backbone.hook_dict,
             **self._towers.hook_dict,
         }
         self._level = 0
 
+    def _language(self) -> ModuleInfo:
+        cfg = self.cfg
+        return ModuleInfo(
+            LANGUAGE, cfg.n_layers, cfg.d_mlp, self._backbone.gated, (True,) * cfg.n_layers
+        )
+
+    @property
+    def backbone(self) -> Any:
+        """The HookedTransformer or TransformerBridge over the same weights."""
+        return self._backbone.model
+
     @property
     def cfg(self) -> Any:
-        """The backbone's config (a TransformerLens ``HookedTransformerConfig``)."""
-        return self.backbone.cfg
+        """The backbone's config, in TransformerLens's terms."""
+        return self._backbone.cfg
 
     @property
     def device(self) -> torch.device:
@@ -150,6 +157,34 @@ class HookedMLLM:
         """Fingerprint of architecture and weights; the same in float32 and bfloat16."""
         return weight_fingerprint(self.hf)
 
+    def why_silent(self, name: str) -> str | None:
+        """Why an existing hook point cannot fire, in a sentence; None where it can."""
+        return self._backbone.why_silent(name) if name in self._backbone.hook_dict else None
+
+    def is_tower_hook(self, name: str) -> bool:
+        """Whether a hook point lies outside the language model, where text alone never fires it."""
+        return name in self._towers.hook_dict
+
+    def activation(self, module: str, layer: int) -> Callable[[Tensor], Tensor] | None:
+        """What makes a neuron's activation of ``hook_pre``; None where ``hook_post`` is the activation.
+
+        With an up branch ``hook_post`` holds the product with it, so the activation is recomputed.
+        """
+        if module == LANGUAGE:
+            return self.adapter.decoder().activation(layer)
+        return self._towers.towers[module].mlps[layer].activation
+
+    def on_path(self, module: str) -> NeuronSet:
+        """The neurons of a module that can influence the output; the others are never read."""
+        info = self.module(module)
+        pairs = [
+            (layer, index)
+            for layer, used in enumerate(info.on_path)
+            if used
+            for index in range(info.width)
+        ]
+        return NeuronSet(pairs, module, info.shape, self.weight_hash)
+
     def module(self, name: str) -> ModuleInfo:
         """The module of that name.
 
@@ -167,7 +202,7 @@ class HookedMLLM:
     def to(self, *args: Any, **kwargs: Any) -> HookedMLLM:
         """As ``torch.nn.Module.to``; the backbone's views follow."""
         self.hf.to(*args, **kwargs)
-        self._splice.refresh()
+        self._backbone.refresh()
         return self
 
     # -- inputs --------------------------------------------------------------------------------
@@ -248,8 +283,8 @@ class HookedMLLM:
     @contextmanager
     def spliced(self) -> Iterator[None]:
         """The exchange itself: inside, calling ``hf`` computes in the backbone, through its hooks."""
-        with self._splice():
-            if self._splice.depth > 1:
+        with self._backbone():
+            if self._backbone.depth > 1:
                 yield
                 return
             with self._towers():
@@ -291,12 +326,12 @@ class HookedMLLM:
                 the model ran.
         """
         self._level += 1
-        before = self._splice.passes
+        before = self._backbone.passes
         try:
             with self.spliced():
                 fired = install(self, fwd_hooks, bwd_hooks, self._level)
                 yield self
-                if self._splice.passes > before:
+                if self._backbone.passes > before:
                     fired.check()
         finally:
             if reset_hooks_end:
@@ -375,7 +410,7 @@ class HookedMLLM:
             generate: Any = self.hf.generate
             out = generate(**batch.inputs, max_new_tokens=max_new_tokens, **kwargs)
         sequences = out if isinstance(out, Tensor) else out.sequences
-        tokens = sequences[:, batch.shape[1] :]
+        tokens = self.adapter.new_tokens(sequences, batch.shape[1])
         texts = []
         if self.processor is not None:
             decoded = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

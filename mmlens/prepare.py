@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mmlens.adapter import Adapter
+from mmlens.adapter import KINDS, Adapter, Media, MediaSizes
 from mmlens.batch import Batch
 from mmlens.errors import MediaError, SampleError
 from mmlens.groups import TokenGroups, TokenIds
-from mmlens.samples import Sample, open_picture, picture_size
+from mmlens.media import (
+    audio_length,
+    open_audio,
+    open_picture,
+    open_video,
+    picture_size,
+    video_size,
+)
+from mmlens.samples import Sample
 
 if TYPE_CHECKING:
     from mmlens.model import HookedMLLM
@@ -26,8 +34,7 @@ def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: s
     processor, adapter = _processor(model), model.adapter
     template = chosen_template(processor, template)
     prompts = [build_prompt(adapter, processor, sample, template) for sample in samples]
-    images = [[_opened(sample, picture) for picture in sample.images] for sample in samples]
-    inputs = adapter.process(processor, prompts, images, side)
+    inputs = adapter.process(processor, prompts, _media(adapter, processor, samples), side)
     ids = adapter.token_ids(model.tokenizer)
     attention = inputs["attention_mask"].bool()
     flags = _template_flags(
@@ -40,21 +47,37 @@ def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: s
 
 
 def prompt_lengths(model: HookedMLLM, samples: Sequence[Sample], template: str) -> list[int | str]:
-    """Tokens of each sample's prompt, from picture headers alone; why not, where one is unreadable."""
+    """Tokens of each sample's prompt, from media headers alone where the adapter can tell by them.
+
+    In the place of a length: why a sample's media are unreadable.
+    """
     processor, adapter = _processor(model), model.adapter
     template = chosen_template(processor, template)
     lengths: list[int | str] = []
     for sample in samples:
         text = build_prompt(adapter, processor, sample, template)
         try:
-            sizes = [picture_size(picture) for picture in sample.images]
+            length = adapter.prompt_tokens(processor, text, media_sizes(adapter, processor, sample))
+            if length is None:
+                length = prepare(model, [sample], template, "left").shape[1]
+            lengths.append(length)
         except MediaError as error:
             lengths.append(str(error))
-            continue
-        words = len(model.tokenizer(text)["input_ids"])
-        media = sum(adapter.placeholder_lengths(processor, sizes))
-        lengths.append(words - len(sizes) + media)
     return lengths
+
+
+def media_sizes(adapter: Adapter, processor: Any, sample: Sample) -> MediaSizes:
+    """The sizes of a sample's media, from their headers.
+
+    Raises:
+        MediaError: one is missing or unreadable.
+    """
+    rate = adapter.sampling_rate(processor) if sample.audios else 0
+    return MediaSizes(
+        images=tuple(picture_size(one) for one in sample.images),
+        videos=tuple(video_size(one) for one in sample.videos),
+        audios=tuple(audio_length(one, rate) for one in sample.audios),
+    )
 
 
 def chosen_template(processor: Any, template: str) -> str:
@@ -80,7 +103,7 @@ def build_prompt(adapter: Adapter, processor: Any, sample: Sample, template: str
         SampleError: the sample has media of a kind the model does not take, or lacks a picture
             where the model needs one.
     """
-    for kind in ("image", "video", "audio"):
+    for kind in KINDS:
         if getattr(sample, f"{kind}s") and kind not in adapter.modalities:
             raise SampleError(
                 f"Sample {sample.id!r} has {kind} media, but {type(adapter.hf).__name__} takes "
@@ -98,9 +121,19 @@ def _processor(model: HookedMLLM) -> Any:
     return model.processor
 
 
-def _opened(sample: Sample, picture: Any) -> Any:
+def _media(adapter: Adapter, processor: Any, samples: Sequence[Sample]) -> Media:
+    has_audio = any(sample.audios for sample in samples)
+    rate = adapter.sampling_rate(processor) if has_audio else 0
+    return Media(
+        images=[[_opened(s, open_picture, one) for one in s.images] for s in samples],
+        videos=[[_opened(s, open_video, one) for one in s.videos] for s in samples],
+        audios=[[_opened(s, open_audio, one, rate) for one in s.audios] for s in samples],
+    )
+
+
+def _opened(sample: Sample, decode: Callable[..., Any], *args: Any) -> Any:
     try:
-        return open_picture(picture)
+        return decode(*args)
     except MediaError as error:
         raise MediaError(f"Sample {sample.id!r}: {error}") from error
 

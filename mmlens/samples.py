@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -14,13 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmlens.demos import demo_path
-from mmlens.errors import MediaError, SampleError
-
-#: A picture: decoded, its encoded bytes, or the file that holds them.
-Picture = Image.Image | bytes | str | PathLike[str]
+from mmlens.demos import demo_data
+from mmlens.errors import SampleError
+from mmlens.media import Audio, Picture, Video, open_picture, picture_size  # noqa: F401 (re-export)
 
 
 @dataclass(frozen=True)
@@ -30,8 +25,9 @@ class Sample:
     Attributes:
         id: unique in its data set.
         text: the question, without placeholders; media come before it in the prompt.
-        images: pictures, decoded only when a batch is prepared.
-        videos, audios: other media, for the adapters that take them.
+        images: pictures; every medium is decoded only when a batch is prepared.
+        videos, audios: the same for models that take them; see :data:`mmlens.media.Video` and
+            :data:`mmlens.media.Audio` for what one may be.
         answers: accepted answers; any of them counts.
         choices: the answers to choose from, where the question has such.
         domain: what MMNeuron compares; a data set's domain.
@@ -41,8 +37,8 @@ class Sample:
     id: str
     text: str
     images: tuple[Picture, ...] = ()
-    videos: tuple[Any, ...] = ()
-    audios: tuple[Any, ...] = ()
+    videos: tuple[Video, ...] = ()
+    audios: tuple[Audio, ...] = ()
     answers: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     domain: str | None = None
@@ -63,31 +59,6 @@ class Sample:
         return value
 
 
-def open_picture(picture: Picture) -> Image.Image:
-    """Decode a picture to RGB, turned upright by its EXIF orientation.
-
-    Raises:
-        MediaError: the file is missing, truncated or not a picture.
-    """
-    with _decoding(picture), _opened(picture) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
-
-
-def picture_size(picture: Picture) -> tuple[int, int]:
-    """(height, width) of a picture in pixels, read from its header alone where it can be.
-
-    Raises:
-        MediaError: the file is missing or not a picture.
-    """
-    with _decoding(picture), _opened(picture) as image:
-        width, height = image.size
-        # Pillow turns TIFF by itself, its size included.
-        # Asking a PNG without a leading EXIF chunk for it would decode the whole picture.
-        asked = image.format not in ("TIFF", "PNG") or "exif" in image.info
-        turned = asked and image.getexif().get(0x0112) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width)
-
-
 def load_samples(
     path: str | PathLike[str],
     split: str | None = None,
@@ -96,16 +67,21 @@ def load_samples(
 ) -> list[Sample]:
     """Read samples from a parquet or JSON-lines file, or from ``{split}`` in a folder of such.
 
-    Columns: ``id``, ``text`` and ``domain``; ``images`` (one or a list of: a path relative to the
-    file, or the Hugging Face datasets form ``{"bytes": ..., "path": ...}``); ``answers`` and
-    ``choices`` (lists, or one string); ``videos`` and ``audios``. ``question`` stands in for a
-    missing ``text``, ``image`` for ``images``, ``answer`` for ``answers``. Every other column
-    becomes a field of the sample.
+    Columns: ``id``, ``text`` and ``domain``; ``images``, ``videos`` and ``audios`` (each one or a
+    list of: a path relative to the file, encoded bytes, or the Hugging Face datasets form
+    ``{"bytes": ..., "path": ...}``; a sound also ``{"array": ..., "sampling_rate": ...}``);
+    ``answers`` and ``choices`` (lists, or one string). ``question`` stands in for a missing
+    ``text``, ``image`` for ``images``, ``video`` for ``videos``, ``audio`` for ``audios``,
+    ``answer`` for ``answers``. Every other column becomes a field of the sample.
+
+    A video may also be a list of pictures, its frames, but only inside a list of videos:
+    ``[["1.png", "2.png"]]`` is one video of two frames, ``["1.webp", "2.webp"]`` are two videos.
 
     Args:
         path: a ``.parquet`` or ``.jsonl`` file, a folder, or a shipped demo (``demo/llava-next``).
         split: which file of the folder: ``train``, ``validation``, ``test``, ...
-        images_from: folder that relative picture paths start from; default: the file's own.
+        images_from: folder that relative paths of pictures, videos and sounds start from; default:
+            the file's own.
 
     Raises:
         SampleError: no such file, a row without id or text, or an id that occurs twice.
@@ -144,41 +120,10 @@ def take_per_value(
     return [samples[position] for position in sorted(kept)]
 
 
-@contextmanager
-def _decoding(picture: Picture) -> Iterator[None]:
-    """Whatever Pillow has to say against a picture, as one MediaError."""
-    try:
-        yield
-    except MediaError:
-        raise
-    except (
-        OSError,
-        UnidentifiedImageError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise MediaError(f"{_described(picture)} is not a readable picture: {error}.") from error
-
-
-def _opened(picture: Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture.copy()
-    if isinstance(picture, bytes):
-        return Image.open(io.BytesIO(picture))
-    if not Path(picture).is_file():
-        raise MediaError(f"The picture {picture} does not exist.")
-    return Image.open(picture)
-
-
-def _described(picture: Picture) -> str:
-    return str(picture) if isinstance(picture, str | PathLike) else "The embedded picture"
-
-
 def data_file(path: Path, split: str | None) -> Path:
     """The file that :func:`load_samples` reads; errors as there."""
-    if (demo := demo_path(path.as_posix())) is not None and not path.exists():
-        path = demo / "data"
+    if (data := demo_data(path.as_posix())) is not None and not path.exists():
+        path = data
     if path.is_file():
         return path
     if path.is_dir():
@@ -224,7 +169,8 @@ def _sample(row: Mapping[str, Any], base: Path, where: str) -> Sample:
     row = {key: value for key, value in row.items() if not _is_missing(value)}
     if "text" not in row and "question" in row:
         row["text"] = row.pop("question")
-    for one, many in (("image", "images"), ("answer", "answers")):
+    for one in ("image", "video", "audio", "answer"):
+        many = f"{one}s"
         if one in row and many not in row:
             row[many] = row.pop(one)
     if "id" not in row or "text" not in row:
@@ -235,9 +181,9 @@ def _sample(row: Mapping[str, Any], base: Path, where: str) -> Sample:
     return Sample(
         id=str(row["id"]),
         text=str(row["text"]),
-        images=tuple(_picture(one, base, where) for one in _listed(row.get("images"))),
-        videos=tuple(_listed(row.get("videos"))),
-        audios=tuple(_listed(row.get("audios"))),
+        images=tuple(_encoded(one, "picture", base, where) for one in _listed(row.get("images"))),
+        videos=tuple(_video(one, base, where) for one in _listed(row.get("videos"))),
+        audios=tuple(_audio(one, base, where) for one in _listed(row.get("audios"))),
         answers=tuple(str(one) for one in _listed(row.get("answers"))),
         choices=tuple(str(one) for one in _listed(row.get("choices"))),
         domain=str(row["domain"]) if "domain" in row else None,
@@ -245,7 +191,20 @@ def _sample(row: Mapping[str, Any], base: Path, where: str) -> Sample:
     )
 
 
-def _picture(value: Any, base: Path, where: str) -> Picture:
+def _video(value: Any, base: Path, where: str) -> Video:
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_encoded(one, "frame", base, where) for one in value)
+    return _encoded(value, "video", base, where)
+
+
+def _audio(value: Any, base: Path, where: str) -> Audio:
+    if isinstance(value, Mapping) and value.get("array") is not None:
+        return {"array": value["array"], "sampling_rate": value.get("sampling_rate")}
+    return _encoded(value, "sound", base, where)
+
+
+def _encoded(value: Any, noun: str, base: Path, where: str) -> bytes | str:
+    """The encoded bytes of a medium, or the path of its file."""
     if isinstance(value, Mapping):
         content, path = value.get("bytes"), value.get("path")
         if isinstance(content, bytes) and content:
@@ -254,9 +213,10 @@ def _picture(value: Any, base: Path, where: str) -> Picture:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
+        more = "'array' and 'sampling_rate', " if noun == "sound" else ""
         raise SampleError(
-            f"{where} has a picture of type {type(value).__name__}; give a path, or a mapping with "
-            "'bytes' or 'path'."
+            f"{where} has a {noun} of type {type(value).__name__}; give a path, or a mapping with "
+            f"{more}'bytes' or 'path'."
         )
     return str(base / value)
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.adapter import Tower, TowerMLP
-from mmlens.names import mlp_hook
+from mmlens.names import Point, mlp_hook
 
 
 class TowerHooks:
     """TransformerLens hook points on the MLPs of the towers.
 
     For ``second(activation(first(x)))``: ``hook_pre`` is the output of ``first``, ``hook_post`` the
-    input of ``second``, which is the neurons' activation. A hook's return value takes its place.
+    input of ``second``, which is the neurons' activation. With an up branch ``hook_pre_linear`` is
+    its output, and ``hook_post`` the product. A hook's return value takes its place.
 
     Args:
         towers: name -> tower.
@@ -27,7 +28,7 @@ class TowerHooks:
         self.hook_dict: dict[str, HookPoint] = {}
         for module, tower in self.towers.items():
             for layer in range(len(tower.mlps)):
-                for point in ("pre", "post"):
+                for point in ("pre", "pre_linear", "post") if tower.gated else ("pre", "post"):
                     name = mlp_hook(module, layer, point)
                     self.hook_dict[name] = HookPoint()
                     self.hook_dict[name].name = name
@@ -42,14 +43,16 @@ class TowerHooks:
             yield
 
     def _attach(self, stack: ExitStack, module: str, layer: int, mlp: TowerMLP) -> None:
-        pre = self.hook_dict[mlp_hook(module, layer, "pre")]
-        post = self.hook_dict[mlp_hook(module, layer, "post")]
+        def after(point: HookPoint) -> Callable[..., Tensor]:
+            return lambda _module, _args, output: point(output)
 
-        def after_first(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return pre(output)
+        def before(point: HookPoint) -> Callable[..., tuple[Tensor, ...]]:
+            return lambda _module, args: (point(args[0]), *args[1:])
 
-        def before_second(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (post(args[0]), *args[1:])
-
-        stack.callback(mlp.first.register_forward_hook(after_first).remove)
-        stack.callback(mlp.second.register_forward_pre_hook(before_second).remove)
+        names: tuple[Point, ...] = ("pre", "post", "pre_linear")
+        pre, post, linear = (self.hook_dict.get(mlp_hook(module, layer, p)) for p in names)
+        assert pre is not None and post is not None
+        stack.callback(mlp.first.register_forward_hook(after(pre)).remove)
+        stack.callback(mlp.second.register_forward_pre_hook(before(post)).remove)
+        if mlp.up is not None and linear is not None:
+            stack.callback(mlp.up.register_forward_hook(after(linear)).remove)

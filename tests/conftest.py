@@ -8,30 +8,34 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["mmlens", "mmlens_adapters"], "beartype.beartype")
 
+from mmlens.torchvision_operators import declare_missing_operators
+
+declare_missing_operators()  # before anything imports transformers
+
 import hypothesis
 import pytest
 import torch
 
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("ci")
 torch.set_num_threads(2)
 
 
-@pytest.fixture(scope="session", params=tiny.DECODERS)
+@pytest.fixture(scope="session", params=("mistral", "vicuna"))
 def tiny_model(request):
     """A tiny random LLaVA-NeXT, spliced: once per kind of decoder."""
     import mmlens
 
-    return mmlens.splice(tiny.llava_next(request.param), tiny.processor())
+    return mmlens.splice(tiny.model(request.param), tiny.processor())
 
 
 @pytest.fixture(scope="session")
 def mistral_model():
     import mmlens
 
-    return mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+    return mmlens.splice(tiny.model("mistral"), tiny.processor())
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def fresh_model():
     """One that a test may change."""
     import mmlens
 
-    return mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+    return mmlens.splice(tiny.model("mistral"), tiny.processor())
 
 
 @pytest.fixture(scope="session")

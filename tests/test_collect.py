@@ -16,7 +16,7 @@ import torch
 import mmlens
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, TooManyFailuresError
 from mmlens.hooks import count
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 from tests.reference import activations
 
 MODULES = ("language", "vision", "projector")
@@ -169,9 +169,9 @@ import sys, time
 sys.path.insert(0, {root!r})
 import torch, mmlens
 import mmlens.collection as module
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 torch.set_num_threads(1)
-model = mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+model = mmlens.splice(tiny.model("mistral"), tiny.processor())
 samples = tiny.samples()
 slow = module.Collection.step
 def step(self, batch, reasons):
@@ -232,11 +232,11 @@ def test_a_checkpoint_of_other_settings_is_refused(mistral_model, samples, tmp_p
     reworded = [replace(samples[0], text="w9"), *samples[1:]]
     with pytest.raises(RunFolderError, match="other samples"):
         mmlens.collect(mistral_model, reworded, checkpoint=path)
-    precise = mmlens.splice(tiny.llava_next("mistral").double(), tiny.processor())
+    precise = mmlens.splice(tiny.model("mistral").double(), tiny.processor())
     assert precise.weight_hash == mistral_model.weight_hash
     with pytest.raises(RunFolderError, match="other settings"):
         mmlens.collect(precise, samples, checkpoint=path)
-    other = mmlens.splice(tiny.llava_next("mistral", seed=1), tiny.processor())
+    other = mmlens.splice(tiny.model("mistral", seed=1), tiny.processor())
     with pytest.raises(RunFolderError, match="another model"):
         mmlens.collect(other, samples, checkpoint=path)
     assert path.read_bytes() == before
@@ -248,9 +248,9 @@ RANKS = """
 import sys
 sys.path.insert(0, {root!r})
 import torch, mmlens
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 torch.set_num_threads(1)
-model = mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+model = mmlens.splice(tiny.model("mistral"), tiny.processor())
 statistics = mmlens.collect(model, tiny.samples(), groups=("prompt", "image"), progress=False)
 import os
 statistics.save(sys.argv[1] + os.environ["RANK"] + ".safetensors")
@@ -323,4 +323,4 @@ def test_other_media_and_missing_pictures(mistral_model, samples):
     with pytest.raises(SampleError, match="same id"):
         mmlens.collect(mistral_model, [samples[0], samples[0]])
     with pytest.raises(SampleError, match="without a processor"):
-        mmlens.splice(tiny.llava_next("mistral")).prepare(samples)
+        mmlens.splice(tiny.model("mistral")).prepare(samples)

@@ -10,7 +10,7 @@ import mmlens
 from mmlens.errors import SampleError, TooManyFailuresError
 from mmlens.evaluate import Setting, evaluate
 from mmlens.files import read_jsonl
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import mmlens
 from mmlens import adapter as adapter_module
 from mmlens.errors import MMLensError, UnsupportedModelError
 from mmlens_adapters.llava_next import LlavaNextAdapter
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny"
-    tiny.llava_next("mistral").save_pretrained(path)
+    tiny.model("mistral").save_pretrained(path)
     tiny.processor().save_pretrained(path)
     return path
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 @torch.no_grad()
 def test_a_local_folder(folder, samples):
     loaded = mmlens.load(folder)
-    in_memory = mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+    in_memory = mmlens.splice(tiny.model("mistral"), tiny.processor())
     batch = in_memory.prepare(samples)
     assert torch.equal(loaded(loaded.prepare(samples)), in_memory(batch))
     assert loaded.weight_hash == in_memory.weight_hash
@@ -36,7 +36,7 @@ def test_a_local_folder(folder, samples):
 def test_the_fingerprint_survives_bfloat16_but_not_another_model(folder):
     one = mmlens.load(folder)
     assert mmlens.load(str(folder), dtype=torch.bfloat16).weight_hash == one.weight_hash
-    other = mmlens.splice(tiny.llava_next("mistral", seed=1)).weight_hash
+    other = mmlens.splice(tiny.model("mistral", seed=1)).weight_hash
     assert other != one.weight_hash
 
 
@@ -54,7 +54,7 @@ def test_modules(folder):
 
 def test_a_folder_without_processor(folder, tmp_path):
     bare = tmp_path / "bare"
-    tiny.llava_next("mistral").save_pretrained(bare)
+    tiny.model("mistral").save_pretrained(bare)
     with pytest.raises(UnsupportedModelError, match="processor"):
         mmlens.load(bare)
     only_tokenizer = tmp_path / "tokenizer"

@@ -13,7 +13,7 @@ import pytest
 import mmlens
 from experiments.mmneuron import Config, main
 from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 
 DOMAINS = ("red", "blue")
 
@@ -22,7 +22,7 @@ DOMAINS = ("red", "blue")
 def place(tmp_path_factory):
     """A model folder and a data folder, as a user has them."""
     base = tmp_path_factory.mktemp("mmneuron")
-    tiny.llava_next("mistral").save_pretrained(base / "model")
+    tiny.model("mistral").save_pretrained(base / "model")
     tiny.processor().save_pretrained(base / "model")
     data = base / "data"
     (data / "pictures").mkdir(parents=True)

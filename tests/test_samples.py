@@ -4,177 +4,19 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from mmlens.errors import MediaError, SampleError
-from mmlens.samples import Sample, load_samples, open_picture, picture_size, take_per_value
-
-RED, BLUE = (255, 0, 0), (0, 0, 255)
-
-
-def half_and_half(width=30, height=10):
-    """Left half red, right half blue."""
-    image = Image.new("RGB", (width, height), RED)
-    image.paste(BLUE, (width // 2, 0, width, height))
-    return image
-
-
-def encoded(image, kind="PNG", orientation=None, **options):
-    out = io.BytesIO()
-    if orientation is not None:
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        options["exif"] = exif
-    image.save(out, kind, **options)
-    return out.getvalue()
+from mmlens.errors import SampleError
+from mmlens.media import open_audio, open_video, picture_size
+from mmlens.samples import Sample, load_samples, take_per_value
+from tests.test_media import encoded, half_and_half
 
 
 def write_jsonl(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-# Pictures
-
-
-@pytest.mark.parametrize("form", ["file", "text path", "bytes", "decoded"])
-def test_every_form_of_picture(tmp_path, form):
-    image = half_and_half()
-    (tmp_path / "a.png").write_bytes(encoded(image))
-    picture = {
-        "file": tmp_path / "a.png",
-        "text path": str(tmp_path / "a.png"),
-        "bytes": encoded(image),
-        "decoded": image,
-    }[form]
-    opened = open_picture(picture)
-    assert opened.mode == "RGB"
-    assert np.array_equal(np.asarray(opened), np.asarray(image))
-    assert picture_size(picture) == (10, 30)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK", "I;16"])
-def test_every_mode_becomes_rgb(mode):
-    image = Image.new(mode, (5, 4))
-    opened = open_picture(encoded(image, "TIFF" if mode == "CMYK" else "PNG"))
-    assert (opened.mode, opened.size) == ("RGB", (5, 4))
-
-
-def test_a_decoded_picture_is_left_as_it_was():
-    image = Image.new("L", (3, 2), 7)
-    open_picture(image).putpixel((0, 0), (1, 2, 3))
-    picture_size(image)
-    assert image.mode == "L"
-    assert image.getpixel((0, 0)) == 7
-
-
-# Where the red half lies once the picture stands upright, by the EXIF standard.
-RED_SIDE = {
-    1: "left",
-    2: "right",
-    3: "right",
-    4: "left",
-    5: "top",
-    6: "top",
-    7: "bottom",
-    8: "bottom",
-}
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation(kind, orientation):
-    content = encoded(half_and_half(), kind, orientation)
-    opened = open_picture(content)
-    side = RED_SIDE[orientation]
-    assert opened.size == ((30, 10) if side in ("left", "right") else (10, 30))
-    width, height = opened.size
-    middle = {
-        "left": (2, height // 2),
-        "right": (width - 3, height // 2),
-        "top": (width // 2, 2),
-        "bottom": (width // 2, height - 3),
-    }
-    red, _, blue = opened.getpixel(middle[side])
-    assert red > 200
-    assert blue < 60
-    assert picture_size(content) == (height, width)
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 200])
-def test_an_orientation_that_does_not_exist_is_ignored(orientation):
-    content = encoded(half_and_half(), "JPEG", orientation)
-    assert open_picture(content).size == (30, 10)
-    assert picture_size(content) == (10, 30)
-
-
-@pytest.mark.parametrize("orientation", [1, 6, 8])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-def test_exif_orientation_of_a_decoded_picture(kind, orientation):
-    image = Image.open(io.BytesIO(encoded(half_and_half(), kind, orientation)))
-    width, height = open_picture(image).size
-    assert picture_size(image) == (height, width)
-    image.load()
-    assert picture_size(image) == (height, width)
-
-
-def test_a_missing_picture():
-    for look in (open_picture, picture_size):
-        with pytest.raises(MediaError, match=r"nowhere/a\.png does not exist"):
-            look("nowhere/a.png")
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_a_truncated_picture(tmp_path, kind):
-    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    content = encoded(Image.fromarray(noise), kind)
-    path = tmp_path / "cut.bin"
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(MediaError, match=r"cut\.bin is not a readable picture"):
-        open_picture(path)
-    with pytest.raises(MediaError, match="The embedded picture is not a readable picture"):
-        open_picture(content[: len(content) // 2])
-
-
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-def test_bytes_that_are_no_picture(tmp_path, content):
-    (tmp_path / "a.png").write_bytes(content)
-    for look in (open_picture, picture_size):
-        for picture in (content, tmp_path / "a.png"):
-            with pytest.raises(MediaError):
-                look(picture)
-
-
-def test_a_folder_is_no_picture(tmp_path):
-    with pytest.raises(MediaError):
-        open_picture(tmp_path)
-
-
-NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 11, 3), dtype=np.uint8))
-FUZZED = {kind: encoded(NOISE, kind, 6) for kind in ("PNG", "JPEG", "TIFF", "WEBP")}
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@given(st.sampled_from(sorted(FUZZED)), st.data())
-def test_a_damaged_picture_gives_a_picture_or_a_media_error(kind, data):
-    content = bytearray(FUZZED[kind])
-    for _ in range(data.draw(st.integers(0, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    broken = bytes(content[: data.draw(st.integers(0, len(content)))])
-    for look in (open_picture, picture_size):
-        try:
-            assert look(broken) is not None
-        except MediaError as error:
-            assert "not a readable picture" in str(error)
-
-
-def test_a_picture_too_large_to_decode_is_a_media_error(monkeypatch):
-    content = encoded(half_and_half())
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice that
-    with pytest.raises(MediaError):
-        open_picture(content)
 
 
 # Files
@@ -258,6 +100,67 @@ def test_pictures_of_hugging_face_datasets(tmp_path):
             assert picture_size(sample.images[0]) == (10, 30)
 
 
+def waves(number=1600, rate=16000):
+    content = io.BytesIO()
+    soundfile.write(content, np.linspace(-0.5, 0.5, number), rate, format="WAV")
+    return content.getvalue()
+
+
+def test_videos_and_sounds_of_jsonl(tmp_path):
+    rows = [
+        {"id": "a", "text": "t", "videos": ["1.webp", "/abs/2.mp4"], "audios": ["1.wav", "2.ogg"]},
+        {"id": "b", "text": "t", "video": "1.webp", "audio": "1.wav"},
+        {"id": "c", "text": "t", "videos": [["1.png", "2.png"], "1.webp"]},
+        {"id": "d", "text": "t", "videos": [["1.png"], ["2.png"]]},
+        {"id": "e", "text": "t", "audio": {"array": [0.5, -0.5], "sampling_rate": 8000}},
+        {"id": "f", "text": "t", "video": None, "videos": [], "audio": None},
+    ]
+    a, b, c, d, e, f = load_samples(write_jsonl(tmp_path / "a.jsonl", rows))
+
+    def here(name):
+        return str(tmp_path / name)
+
+    assert a.videos == (here("1.webp"), "/abs/2.mp4")
+    assert a.audios == (here("1.wav"), here("2.ogg"))
+    assert (b.videos, b.audios) == ((here("1.webp"),), (here("1.wav"),))
+    assert c.videos == ((here("1.png"), here("2.png")), here("1.webp"))
+    assert d.videos == ((here("1.png"),), (here("2.png"),))
+    assert np.array_equal(open_audio(e.audios[0], 8000), np.float32([0.5, -0.5]))
+    assert (f.videos, f.audios, dict(f.fields)) == ((), (), {})
+    (moved, *_) = load_samples(tmp_path / "a.jsonl", images_from=tmp_path / "media")
+    assert moved.videos == (here("media/1.webp"), "/abs/2.mp4")
+    assert moved.audios == (here("media/1.wav"), here("media/2.ogg"))
+
+
+def test_videos_and_sounds_of_hugging_face_datasets(tmp_path):
+    picture, wave = encoded(half_and_half()), waves()
+    (tmp_path / "1.png").write_bytes(picture)
+    (tmp_path / "1.wav").write_bytes(wave)
+    frame = pd.DataFrame(
+        {
+            "id": ["a", "b"],
+            "text": ["x", "y"],
+            "video": [
+                {"bytes": encoded(half_and_half(), "GIF"), "path": None},
+                {"bytes": None, "path": "1.png"},
+            ],
+            "audio": [{"bytes": wave, "path": "1.wav"}, {"bytes": None, "path": "1.wav"}],
+        }
+    )
+    frame.to_parquet(tmp_path / "encoded.parquet")
+    arrays = [{"array": [0.5, 0.25, -1.0], "sampling_rate": 16000}] * 2
+    pictures = [[[{"bytes": picture, "path": None}, {"bytes": None, "path": "1.png"}]]] * 2
+    frame = frame.drop(columns="video").assign(audio=arrays, videos=pictures)
+    frame.to_parquet(tmp_path / "decoded.parquet")
+    for sample in load_samples(tmp_path / "encoded.parquet"):
+        assert open_video(sample.videos[0]).frames.shape == (1, 10, 30, 3)
+        assert open_audio(sample.audios[0], 16000).shape == (1600,)
+    for sample in load_samples(tmp_path / "decoded.parquet"):
+        assert sample.videos == ((picture, str(tmp_path / "1.png")),)
+        assert open_video(sample.videos[0]).frames.shape == (2, 10, 30, 3)
+        assert open_audio(sample.audios[0], 16000).tolist() == [0.5, 0.25, -1.0]
+
+
 def test_other_names_of_columns(tmp_path):
     path = write_jsonl(
         tmp_path / "a.jsonl",
@@ -321,6 +224,10 @@ def test_data_that_are_not_there(tmp_path):
         ([{"id": None, "text": "t"}], "lacks 'id'"),
         ([{}], "it has nothing"),
         ([{"id": "a", "text": "t", "images": [3]}], "Row 1 .* picture of type int"),
+        ([{"id": "a", "text": "t", "videos": [3]}], "Row 1 .* video of type int"),
+        ([{"id": "a", "text": "t", "videos": [["a.png", 3]]}], "Row 1 .* frame of type int"),
+        ([{"id": "a", "text": "t", "videos": [["a.png", None]]}], "frame of type NoneType"),
+        ([{"id": "a", "text": "t", "audio": [0.5, 0.1]}], "sound of type float; .*sampling_rate"),
         ([], "holds no samples"),
         ([["a", "t"]], "Row 1|Line 1"),
         (["text"], "Row 1|Line 1"),

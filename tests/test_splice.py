@@ -9,7 +9,7 @@ from torch import nn
 
 import mmlens
 from mmlens.errors import HookError, SpliceError, UnsupportedModelError
-from tests import tiny
+from experiments.tiny import llava_next as tiny
 from tests.reference import activations, close, zeroed_activations, zeroed_columns
 
 SIDES = ("left", "right")
@@ -69,9 +69,9 @@ def test_one_by_one_equals_together(tiny_model, samples):
 @torch.no_grad()
 def test_the_window_matters(samples):
     """Mistral's sliding window is shorter than the prompts, so ignoring it would be seen."""
-    batch = mmlens.splice(tiny.llava_next("mistral"), tiny.processor()).prepare(samples)
-    wide = tiny.llava_next("mistral", sliding_window=None)
-    narrow = tiny.llava_next("mistral")
+    batch = mmlens.splice(tiny.model("mistral"), tiny.processor()).prepare(samples)
+    wide = tiny.model("mistral", sliding_window=None)
+    narrow = tiny.model("mistral")
     assert not close(
         wide(**batch.inputs).logits, narrow(**batch.inputs).logits, batch.groups.attention
     )
@@ -229,7 +229,7 @@ def test_gradients_flow(fresh_model, samples):
 
 @torch.no_grad()
 def test_hidden_states_and_attentions_before_inside_and_after(samples):
-    model = mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+    model = mmlens.splice(tiny.model("mistral"), tiny.processor())
     untouched = copy.deepcopy(model.hf)
     batch = model.prepare(samples)
     with model.spliced():  # the very first capturing call happens inside
@@ -254,7 +254,7 @@ def test_hidden_states_and_attentions_before_inside_and_after(samples):
 
 @torch.no_grad()
 def test_an_eager_model_is_spliced_with_sdpa_and_given_back_eager(samples):
-    model = mmlens.splice(tiny.llava_next("mistral"), tiny.processor())
+    model = mmlens.splice(tiny.model("mistral"), tiny.processor())
     batch = model.prepare(samples)
     expected = model.hf(**batch.inputs).logits
     model.hf.set_attn_implementation("eager")
@@ -423,12 +423,12 @@ def test_cache_options(tiny_model, samples):
 )
 def test_inexact_decoders_are_refused(change, match):
     with pytest.raises(UnsupportedModelError, match=match):
-        mmlens.splice(tiny.llava_next("vicuna", **change), tiny.processor())
+        mmlens.splice(tiny.model("vicuna", **change), tiny.processor())
 
 
 def test_unknown_backbone_and_model():
     with pytest.raises(UnsupportedModelError, match="bridge"):
-        mmlens.splice(tiny.llava_next("vicuna"), backbone="bridge")
+        mmlens.splice(tiny.model("vicuna"), backbone="bridge")
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with pytest.raises(UnsupportedModelError, match="gpt2.*llava_next"):
@@ -446,7 +446,7 @@ def test_placeholders_must_equal_features(tiny_model, samples):
 
 def test_a_scaled_rotary_is_carried_to_the_plain_backbone():
     scaled = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
-    model = mmlens.splice(tiny.llava_next("vicuna", rope_parameters=scaled))
+    model = mmlens.splice(tiny.model("vicuna", rope_parameters=scaled))
     tokens = torch.arange(5, 25)[None]
     with torch.no_grad():
         theirs = model.hf(input_ids=tokens).logits
@@ -457,7 +457,7 @@ def test_a_scaled_rotary_is_carried_to_the_plain_backbone():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @torch.no_grad()
 def test_cuda_bf16(samples):
-    model = mmlens.splice(tiny.llava_next("mistral").to("cuda", torch.bfloat16), tiny.processor())
+    model = mmlens.splice(tiny.model("mistral").to("cuda", torch.bfloat16), tiny.processor())
     batch = model.prepare(samples)
     theirs = model.hf(**batch.inputs).logits
     assert close(model(batch).float(), theirs.float(), batch.groups.attention, 0.05)

@@ -1,11 +1,9 @@
-"""Tiny random LLaVA-NeXT models and processors, built from configs: for exactness, offline."""
+"""Tiny LLaVA-NeXT: any-resolution tiles of 16 pixels, Mistral, Vicuna or Qwen2 decoder."""
 
-from functools import cache
+from __future__ import annotations
 
-import numpy as np
-import torch
-from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
+from typing import Any
+
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -13,37 +11,19 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
     MistralConfig,
-    PreTrainedTokenizerFast,
+    Qwen2Config,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import (
     LlavaNextImageProcessorPil,
 )
 
+from experiments.tiny.common import TinyFamily, picture, sharpened, tokenizer, vocabulary
 from mmlens.samples import Sample
 
-DECODERS = ("mistral", "vicuna")
 TILE, PATCH = 16, 8
 PINPOINTS = [[16, 32], [32, 16], [32, 32], [16, 16]]
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
-WORDS = SPECIAL + [
-    "user",
-    ":",
-    "assistant",
-    "what",
-    "is",
-    "this",
-    "shown",
-    "here",
-    "?",
-    "a",
-    "red",
-    "blue",
-    "cat",
-    "dog",
-    "answer",
-    "one",
-]
-WORDS += [f"w{i}" for i in range(40)]
+WORDS = vocabulary(SPECIAL)
 CHAT = (
     "{{ bos_token }}user : {% for m in messages %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
@@ -51,18 +31,8 @@ CHAT = (
 )
 
 
-@cache
-def processor():
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+def processor() -> LlavaNextProcessor:
+    """The real processor, its pictures handled by Pillow."""
     images = LlavaNextImageProcessorPil(
         size={"shortest_edge": TILE},
         crop_size={"height": TILE, "width": TILE},
@@ -70,7 +40,13 @@ def processor():
     )
     return LlavaNextProcessor(
         image_processor=images,
-        tokenizer=fast,
+        tokenizer=tokenizer(
+            SPECIAL,
+            bos_token="<s>",
+            eos_token="</s>",
+            pad_token="<pad>",
+            extra_special_tokens={"image_token": "<image>"},
+        ),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -78,24 +54,29 @@ def processor():
     )
 
 
-def llava_next(decoder="mistral", seed=0, **text):
-    common = dict(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        bos_token_id=2,
-        eos_token_id=3,
-        pad_token_id=0,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-    )
+def model(
+    decoder: str = "mistral", seed: int = 0, **text: Any
+) -> LlavaNextForConditionalGeneration:
+    """A random model; ``text`` overrides settings of its decoder."""
+    tied = text.pop("tied", False)
+    common = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+        "tie_word_embeddings": tied,
+    }
     if decoder == "mistral":  # grouped keys, a window shorter than the prompts
-        text_config = MistralConfig(
+        text_config: Any = MistralConfig(
             **{**common, "num_key_value_heads": 2, "sliding_window": 6, **text}
         )
+    elif decoder == "qwen2":  # biases at queries, keys and values
+        text_config = Qwen2Config(**{**common, "num_key_value_heads": 2, **text})
     else:  # Vicuna is a Llama without grouped keys
         text_config = LlamaConfig(**{**common, "num_key_value_heads": 4, **text})
     config = LlavaNextConfig(
@@ -106,31 +87,20 @@ def llava_next(decoder="mistral", seed=0, **text):
             num_attention_heads=2,
             image_size=TILE,
             patch_size=PATCH,
-            initializer_range=0.3,
         ),
         text_config=text_config,
         image_token_index=WORDS.index("<image>"),
         image_grid_pinpoints=PINPOINTS,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
     )
-    torch.manual_seed(seed)
-    model = LlavaNextForConditionalGeneration(config).eval()
-    # Random weights of the library's own scale give nearly uniform answers; these give sharp ones.
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.25)
-    return model
+    built = sharpened(lambda: LlavaNextForConditionalGeneration(config), seed)
+    assert isinstance(built, LlavaNextForConditionalGeneration)
+    return built
 
 
-def picture(width, height, seed=0):
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def samples():
+def samples() -> list[Sample]:
     """Pictures of several sizes and shapes, prompts of several lengths, none and two pictures."""
     shapes = [(16, 16), (40, 16), (15, 37), (31, 33)]
     texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
@@ -144,6 +114,20 @@ def samples():
         )
         for i in range(8)
     ]
-    rows.append(Sample("two", "w4 w5", (picture(16, 16, 8), picture(33, 16, 9)), domain="red"))
-    rows.append(Sample("none", "what is a dog ?", (), domain="blue"))
+    two = (picture(16, 16, 8), picture(33, 16, 9))
+    rows.append(Sample("two", "w4 w5", two, answers=("a",), domain="red"))
+    rows.append(Sample("none", "what is a dog ?", (), answers=("a",), domain="blue"))
     return rows
+
+
+FAMILY = TinyFamily(
+    name="llava-next",
+    variants={
+        "mistral": lambda seed: model("mistral", seed),
+        "vicuna": lambda seed: model("vicuna", seed),
+        "vicuna-tied": lambda seed: model("vicuna", seed, tied=True),
+        "qwen2": lambda seed: model("qwen2", seed),
+    },
+    processor=processor,
+    samples=samples,
+)

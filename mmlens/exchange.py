@@ -14,36 +14,71 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.hook_points import HookPoint
 
 from mmlens.adapter import Adapter
 from mmlens.attention import LayerCall, SpliceContext
-from mmlens.backbone import share_weights
 from mmlens.errors import SpliceError
+from mmlens.hooked_transformer import build_hooked_transformer, share_weights
 
 _NO_ATTENTIONS = (
     "output_attentions is not given inside the splice: cache the hooks "
     "'blocks.{layer}.attn.hook_pattern' instead, or call the model outside it."
 )
+# Hook points that TransformerLens itself switches on by a flag of the config.
+_SWITCHES = {
+    "attn.hook_result": "use_attn_result",
+    "hook_q_input": "use_split_qkv_input",
+    "hook_k_input": "use_split_qkv_input",
+    "hook_v_input": "use_split_qkv_input",
+    "hook_mlp_in": "use_hook_mlp_in",
+    "hook_attn_in": "use_attn_in",
+    "hook_tokens": "use_hook_tokens",
+}
 Fingerprint = tuple[tuple[tuple[str, type], ...], tuple[tuple[Any, ...], ...]]
 
 
 class Splice:
     """The exchange of one Hugging Face model's decoder for a HookedTransformer's blocks.
 
+    It is the backbone ``hooked_transformer`` (see :class:`mmlens.backbone.Backbone`).
+
     Args:
         adapter: the adapter of the Hugging Face model.
-        backbone: the HookedTransformer over its weights.
-        context: what the backbone's attention follows.
+
+    Raises:
+        UnsupportedModelError: HookedTransformer cannot represent the decoder exactly.
     """
 
-    def __init__(
-        self, adapter: Adapter, backbone: HookedTransformer, context: SpliceContext
-    ) -> None:
-        self.adapter, self.backbone, self.context = adapter, backbone, context
+    name = "hooked_transformer"
+    gated = True
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter, self.context = adapter, SpliceContext()
+        config = adapter.backbone_config()
+        self.model: HookedTransformer = build_hooked_transformer(
+            config, adapter.backbone_weights(config), self.context
+        )
+        self.hook_dict: dict[str, HookPoint] = dict(self.model.hook_dict)
         self.depth = 0
-        #: Forward passes of the first layer so far: hooks can only fire where this has grown.
         self.passes = 0
         self._built_from = self._fingerprint()
+
+    @property
+    def cfg(self) -> HookedTransformerConfig:
+        """The HookedTransformer's config."""
+        return self.model.cfg
+
+    def why_silent(self, name: str) -> str | None:
+        """See :meth:`mmlens.backbone.Backbone.why_silent`."""
+        for ending, flag in _SWITCHES.items():
+            if name.endswith(ending) and not getattr(self.cfg, flag):
+                return (
+                    f"{name!r} is switched off: call model.backbone.set_{flag}(True) first, as in "
+                    "TransformerLens."
+                )
+        return None
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -85,10 +120,10 @@ class Splice:
             self._built_from = now
 
     def _share(self) -> None:
-        config = self.backbone.cfg
+        config = self.model.cfg
         decoder = self.adapter.decoder()
         config.dtype, config.device = decoder.embed.weight.dtype, str(decoder.embed.weight.device)
-        share_weights(self.backbone, self.adapter.backbone_weights(config))
+        share_weights(self.model, self.adapter.backbone_weights(config))
 
     def _fingerprint(self) -> Fingerprint:
         decoder = self.adapter.decoder()
@@ -106,16 +141,14 @@ class Splice:
         decoder = self.adapter.decoder()
         if decoder.config.output_attentions:
             raise SpliceError(_NO_ATTENTIONS)
-        for index, (layer, block) in enumerate(
-            zip(decoder.layers, self.backbone.blocks, strict=True)
-        ):
+        for index, (layer, block) in enumerate(zip(decoder.layers, self.model.blocks, strict=True)):
             _replace_forward(stack, layer, self._layer_forward(index, block))
-        _replace_forward(stack, decoder.norm, self.backbone.ln_final.__call__)
-        _replace_forward(stack, decoder.head, self.backbone.unembed.__call__)
+        _replace_forward(stack, decoder.norm, self.model.ln_final.__call__)
+        _replace_forward(stack, decoder.head, self.model.unembed.__call__)
         _use_sdpa(stack, decoder.config)
 
     def _layer_forward(self, index: int, block: nn.Module) -> Any:
-        context, hook_embed = self.context, self.backbone.hook_embed
+        context, hook_embed = self.context, self.model.hook_embed
 
         def forward(
             hidden_states: Tensor,
