@@ -228,11 +228,11 @@ def last_lens_equals_logits(model: HookedMLLM, probe: Probe) -> str | None:
 #: Name -> check, in the order in which they run.
 CHECKS: dict[str, Callable[[HookedMLLM, Probe], str | None]] = {
     "placeholders equal features": placeholders_are_features,
-    "logits equal Hugging Face's": logits_equal_hugging_face,
+    "logits equal Hugging Face": logits_equal_hugging_face,
     "every hook point fires": every_hook_fires,
     "another medium changes the logits": media_change_logits,
     "a padded row equals the row alone": padding_changes_nothing,
-    "the last layer's lens equals the logits": last_lens_equals_logits,
+    "the lens of the last layer equals the logits": last_lens_equals_logits,
 }
 
 

@@ -84,5 +84,3 @@ def test_token_groups_partition_the_prompt(name):
     for kind in model.adapter.modalities:
         assert int(batch.groups.mask(kind).sum()) == int(features[kind].sum())
         assert int(features[kind].sum()) > 0
-
-
