@@ -22,7 +22,7 @@ import tyro
 import mmlens
 from mmlens import deactivation, plots, report, tables
 from mmlens.deactivation import Mask, Questions
-from mmlens.demos import demo_path
+from mmlens.demos import demo_data
 from mmlens.distributed import from_first, rank_and_world
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
@@ -51,6 +51,8 @@ class Config:
     """Domains to compare; default: all in the training split."""
     modules: tuple[str, ...] = ("language",)
     """Modules whose neurons are analysed: language, vision, projector."""
+    on_path_only: bool = False
+    """Leave out neurons that cannot influence the output, such as LLaVA's last CLIP layer."""
     group: str = "prompt"
     """Token group counted in the language module; MMNeuron counts the whole prompt."""
     fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
@@ -83,6 +85,8 @@ class Config:
     """Share of samples that may be left out for unreadable pictures."""
     seed: int = 0
     """Of the draws of samples and questions."""
+    backbone: Literal["auto", "hooked_transformer", "bridge"] = "auto"
+    """The language backbone."""
     device: str | None = None
     """Default: CUDA where there is one."""
     dtype: str | None = None
@@ -108,9 +112,7 @@ def main(config: Config) -> None:
         return
 
     with run.stage("load"):
-        model = mmlens.load(
-            config.model, device=config.device, dtype=config.dtype, revision=config.revision
-        )
+        model = load(config)
         run.manifest.update(about_model(model, config.model, config.revision))
         train, test = (load_samples(path) for path in files.values())
         domains = chosen_domains(config, train)
@@ -129,6 +131,7 @@ def main(config: Config) -> None:
                     quantile=config.quantile,
                     module=m,
                     model_hash=model.weight_hash,
+                    among=model.on_path(m) if config.on_path_only else None,
                 )
                 for m, counts in counted.items()
             }
@@ -170,15 +173,24 @@ def main(config: Config) -> None:
     summarise(run)
 
 
+def load(config: Config) -> mmlens.HookedMLLM:
+    """The model."""
+    return mmlens.load(
+        config.model,
+        backbone=config.backbone,
+        device=config.device,
+        dtype=config.dtype,
+        revision=config.revision,
+    )
+
+
 def data_files(config: Config) -> dict[str, Path]:
     """The files of both splits."""
     folder = config.data
-    if folder is None:
-        if (demo := demo_path(config.model)) is None:
-            raise MMLensError(
-                f"{config.model} is no demo, so it has no data of its own: give --data."
-            )
-        folder = demo / "data"
+    if folder is None and (folder := demo_data(config.model)) is None:
+        raise MMLensError(
+            f"{config.model} is no demo, so it has no data of its own: give --data."
+        )
     return {split: data_file(folder, split) for split in (config.train_split, config.test_split)}
 
 
@@ -240,9 +252,7 @@ def training_samples(
 
 def help_collecting(config: Config) -> None:
     """What processes other than the first do under a launcher: their share of the samples."""
-    model = mmlens.load(
-        config.model, device=config.device, dtype=config.dtype, revision=config.revision
-    )
+    model = load(config)
     train = load_samples(data_files(config)[config.train_split])
     collect(config, model, train, chosen_domains(config, train))
 

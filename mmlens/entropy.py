@@ -95,6 +95,7 @@ def select(
     quantile: float = 0.95,
     module: str = "language",
     model_hash: str | None = None,
+    among: NeuronSet | None = None,
 ) -> Selection:
     """Select the domain-specific neurons of a module, exactly as MMNeuron's ``identify.py`` does.
 
@@ -114,20 +115,27 @@ def select(
         quantile: the quantile for tau, in (0, 1].
         module: the module's name, for the sets.
         model_hash: fingerprint of the model, for the sets.
+        among: the neurons to consider, e.g. ``model.on_path("vision")`` without those that cannot
+            influence the output; quantile and share are then of these. None: all, as the paper does.
 
     Raises:
         StatisticsError: names and counts do not fit, or a share is out of range.
     """
     _check(n_positive, n_tokens, domains, fraction, quantile)
     probability = activation_probability(n_positive, n_tokens)
-    flat = probability.flatten()
+    considered = torch.ones_like(probability[..., 0], dtype=torch.bool)
+    if among is not None:
+        if among.shape != considered.shape:
+            raise StatisticsError(f"{among!r} does not fit counts of {tuple(considered.shape)}.")
+        considered = among.mask()
+    flat = probability[considered].flatten()
     tau = flat.kthvalue(max(1, round(quantile * flat.numel()))).values
-    above = probability > tau
+    above = (probability > tau) & considered[..., None]
     passes = above.any(-1)
     entropy = activation_entropy(probability)
 
     ranked = torch.where(passes, entropy.round(decimals=12), torch.inf).flatten()
-    chosen = ranked.argsort(stable=True)[: round(fraction * ranked.numel())]
+    chosen = ranked.argsort(stable=True)[: round(fraction * int(considered.sum()))]
     chosen = chosen[ranked[chosen].isfinite()]
     selected = torch.zeros_like(ranked, dtype=torch.bool)
     selected[chosen] = True

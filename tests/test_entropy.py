@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mmlens.entropy import activation_entropy, activation_probability, domain_neurons, select
 from mmlens.errors import StatisticsError
+from mmlens.neurons import NeuronSet
 
 NAMES = ("ad", "med", "rs", "com", "doc")
 
@@ -328,3 +329,20 @@ def test_a_domain_needs_tokens():
 def test_counts_must_lie_between_none_and_all(counts):
     with pytest.raises(StatisticsError, match="between 0 and the tokens"):
         select(torch.tensor(counts), TOKENS, ("a", "b"))
+
+
+def test_neurons_can_be_left_out_of_quantile_share_and_sets():
+    generator = torch.Generator().manual_seed(3)
+    positive = torch.randint(0, 100, (4, 25, 3), generator=generator)
+    tokens = torch.tensor([100, 100, 100])
+    domains = ["a", "b", "c"]
+    kept = NeuronSet([(layer, i) for layer in (0, 2) for i in range(25)], "language", (4, 25))
+    ours = select(positive, tokens, domains, fraction=0.2, quantile=0.5, among=kept)
+    # The same as the smaller module that has the two layers alone.
+    small = select(positive[[0, 2]], tokens, domains, fraction=0.2, quantile=0.5)
+    assert ours.tau == small.tau
+    for domain in domains:
+        expected = [(2 * layer, index) for layer, index in small.sets[domain]]
+        assert list(ours.sets[domain]) == expected
+    with pytest.raises(StatisticsError, match="does not fit"):
+        select(positive[:2], tokens, domains, among=kept)
