@@ -1,0 +1,34 @@
+"""Qwen2.5-VL: Qwen2-VL with gated vision MLPs, window attention and real time (arXiv 2502.13923).
+
+All but a few vision blocks attend within windows of 112 pixels. For that the tower reorders the
+merged patches of each picture or frame window by window, before its first block; the projector sees
+them in that order too, and only its output is put back. Temporal rotary positions follow seconds,
+not frames, so the rate of a video counts.
+"""
+
+from __future__ import annotations
+
+from mmlens.adapter import Towers
+from mmlens_adapters.base import gated_tower, plain_tower
+from mmlens_adapters.qwen2_vl import Qwen2VLAdapter
+
+
+class Qwen2_5VLAdapter(Qwen2VLAdapter):  # noqa: N801
+    """``Qwen2_5_VLForConditionalGeneration``.
+
+    Windows never reach across two pictures or videos, so the rows that :meth:`tower_rows` gives are
+    the same in the tower's order as in the processor's. A video that does not tell its rate is
+    taken to have two frames a second, as in Qwen's own tools.
+    """
+
+    model_types = ("qwen2_5_vl",)
+
+    def towers(self) -> Towers:
+        """The vision blocks' gated MLPs and the merger's plain one."""
+        visual = self.hf.model.visual
+        return Towers(
+            {
+                "vision": gated_tower(visual.blocks),
+                "projector": plain_tower([visual.merger], "mlp.0", "mlp.2"),
+            }
+        )

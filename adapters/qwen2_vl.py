@@ -1,0 +1,195 @@
+"""Qwen2-VL: pictures and videos at their own resolution, M-RoPE, Qwen2 decoder (arXiv 2409.12191).
+
+A picture is resized to multiples of 28 pixels and cut into patches of 14; two frames of a video
+make one patch of depth two, and a picture stands for two equal frames. The tower's patches of all
+pictures lie one behind another, without a batch dimension. A merger (LayerNorm, then an MLP over
+2 x 2 neighbouring patches) is the projector. In the decoder a token's rotary position has three
+axes, time, height and width (M-RoPE), which need the ``mm_token_type_ids`` of the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.errors import MediaError, UnsupportedModelError
+from mmlens.groups import TokenIds
+from mmlens_adapters.base import FamilyAdapter, plain_tower
+
+#: Placeholder group -> its pixels and its grid of patches among the inputs, in the order in which
+#: the model encodes them.
+_VISUAL = {
+    "image": ("pixel_values", "image_grid_thw"),
+    "video": ("pixel_values_videos", "video_grid_thw"),
+}
+#: Frames a second of a video that does not tell; Qwen's own tools assume the same.
+_FRAME_RATE = 2.0
+#: The longest side over the shortest that the family's processors accept.
+_ASPECT = 200
+
+
+class Qwen2VLAdapter(FamilyAdapter):
+    """``Qwen2VLForConditionalGeneration``.
+
+    Every frame of a video is given to the model: take out frames beforehand to see fewer.
+    """
+
+    model_types = ("qwen2_vl",)
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video")
+    #: The tokens of the prompt format that form the group ``special`` (MINER).
+    special_tokens: ClassVar[tuple[str, ...]] = (
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+    )
+    #: What the prompt format puts around the placeholder of a kind of media.
+    brackets: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "image": ("<|vision_start|>", "<|vision_end|>"),
+        "video": ("<|vision_start|>", "<|vision_end|>"),
+    }
+
+    def towers(self) -> Towers:
+        """The vision blocks' MLPs and the merger's one."""
+        visual = self.hf.model.visual
+        return Towers(
+            {
+                "vision": plain_tower(visual.blocks),
+                "projector": plain_tower([visual.merger], "mlp.0", "mlp.2"),
+            }
+        )
+
+    def token_ids(self, tokenizer: Any | None) -> TokenIds:
+        """Special: exactly the tokens that open and close turns and media."""
+        if tokenizer is None:
+            return TokenIds(self.placeholders(), frozenset())
+        found = tokenizer.convert_tokens_to_ids(list(self.special_tokens))
+        return TokenIds(self.placeholders(), frozenset(found) - {None, tokenizer.unk_token_id})
+
+    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
+        """Merged patches per picture and per video.
+
+        Raises:
+            UnsupportedModelError: the processor's patches are not those of the model.
+        """
+        self._check_patches(inputs)
+        merged = self._vision.spatial_merge_size**2
+        empty = torch.zeros((0, 3), dtype=torch.long)
+        grids = {k: inputs.get(grid) for k, (_, grid) in _VISUAL.items()}
+        return {k: (empty if g is None else g).prod(-1) // merged for k, g in grids.items()}
+
+    def tower_rows(
+        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
+    ) -> list[Int[Tensor, ...]]:
+        """Pictures, then videos: the patches of each, or what is merged of them; no padding."""
+        merged = self._vision.spatial_merge_size**2 if module == "projector" else 1
+        passes = []
+        for kind, (pixels, grid) in _VISUAL.items():
+            if inputs.get(pixels) is not None:
+                positions = inputs[grid].prod(-1) // merged
+                rows = torch.tensor(media_rows[kind], device=positions.device)
+                passes.append(rows.repeat_interleave(positions))
+        return passes
+
+    def process(
+        self, processor: Any, prompts: Sequence[str], media: Media, side: str
+    ) -> dict[str, Any]:
+        """See :meth:`Adapter.process`.
+
+        Raises:
+            MediaError: a medium is more than 200 times as long as wide.
+        """
+        _check_shapes([one.size for one in media.flat("image")])
+        _check_shapes([one.frames.shape[1:3] for one in media.flat("video")])
+        return dict(
+            processor(
+                text=list(prompts),
+                **self._arguments(media),
+                padding=True,
+                padding_side=side,
+                return_tensors="pt",
+            )
+        )
+
+    def placeholder_text(self, kind: str, processor: Any) -> str:
+        """The placeholder between its brackets, without which neighbours would run together."""
+        start, end = self.brackets[kind]
+        return start + getattr(processor, f"{kind}_token") + end
+
+    def media_tokens(self, processor: Any, sizes: MediaSizes) -> int | None:
+        """See :meth:`Adapter.media_tokens`.
+
+        None for videos where their processor shares a budget of pixels among frames: its own count
+        leaves that out.
+
+        Raises:
+            MediaError: a medium is more than 200 times as long as wide.
+        """
+        if sizes.videos and getattr(processor.video_processor, "cap_pixels_per_frame", None):
+            return None
+        return self._counted(processor, sizes)
+
+    def _counted(self, processor: Any, sizes: MediaSizes) -> int:
+        _check_shapes(sizes.images)
+        _check_shapes([video[1:] for video in sizes.videos])
+        found = processor._get_num_multimodal_tokens(
+            image_sizes=[list(one) for one in sizes.images],
+            video_sizes=[list(one) for one in sizes.videos],
+        )
+        return sum(found.num_image_tokens) + sum(found.num_video_tokens)
+
+    def _arguments(self, media: Media) -> dict[str, Any]:
+        """What the processor is given besides the text."""
+        given: dict[str, Any] = {}
+        if images := media.flat("image"):
+            given["images"] = images
+        if videos := media.flat("video"):
+            given["videos"] = [one.frames for one in videos]
+            given["videos_kwargs"] = {
+                "do_sample_frames": False,
+                "input_data_format": "channels_last",
+                "video_metadata": [
+                    {
+                        "total_num_frames": len(one.frames),
+                        "fps": frame_rate(one),
+                        "frames_indices": list(range(len(one.frames))),
+                    }
+                    for one in videos
+                ],
+            }
+        return given
+
+    @property
+    def _vision(self) -> Any:
+        return self.hf.config.vision_config
+
+    def _check_patches(self, inputs: Mapping[str, Any]) -> None:
+        vision = self._vision
+        size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        for pixels, _ in _VISUAL.values():
+            if inputs.get(pixels) is not None and inputs[pixels].shape[-1] != size:
+                raise UnsupportedModelError(
+                    f"The processor cuts media into patches of {inputs[pixels].shape[-1]} values, but "
+                    f"the model reads {size} ({vision.in_channels} channels of "
+                    f"{vision.temporal_patch_size} frames of {vision.patch_size} x "
+                    f"{vision.patch_size} pixels); use the processor of this model."
+                )
+
+
+def frame_rate(video: Any) -> float:
+    """Frames per second of a video, or what Qwen's own tools assume where it does not tell."""
+    return float(video.fps or _FRAME_RATE)
+
+
+def _check_shapes(sizes: Sequence[Sequence[int]]) -> None:
+    for one, other in sizes:
+        if max(one, other) > _ASPECT * min(one, other):
+            raise MediaError(
+                f"A picture or video of {max(one, other)} by {min(one, other)} pixels is more than "
+                f"{_ASPECT} times as long as wide, which the model's processor refuses; crop it."
+            )
