@@ -102,6 +102,8 @@ class Accumulator:
         keys, groups = weights.index.tolist()
         for key, group, cell in zip(keys, groups, weights.cells, strict=True):
             target = {name: value[key, group] for name, value in self._values.items()}
+            home = target["positive"].device  # layers may lie on several devices, counts on one
+            cell = cell.to(flat.device)  # noqa: PLW2901
             for start in range(0, len(cell), step):
                 part = (
                     flat[start : start + step]
@@ -111,10 +113,11 @@ class Accumulator:
                 # Slices are summed in float32 and added up in float64: bf16 would lose counts
                 # above 256 and digits of the sums.
                 value = activation(part).float()
-                target["positive"][layer] += (value > 0).sum(0)
-                target["total"][layer] += value.sum(0)
-                torch.maximum(target["maximum"][layer], value.amax(0), out=target["maximum"][layer])
-                target["squares"][layer] += value.square().sum(0)
+                largest = value.amax(0).to(home)
+                target["positive"][layer] += (value > 0).sum(0).to(home)
+                target["total"][layer] += value.sum(0).to(home)
+                torch.maximum(target["maximum"][layer], largest, out=target["maximum"][layer])
+                target["squares"][layer] += value.square().sum(0).to(home)
 
     def statistics(self) -> ModuleStatistics:
         """What has been counted, on the CPU."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 
 ENTRY_POINTS = "mmlens.adapters"
+#: The entry point of the adapter for every model type that has none of its own.
+GENERAL = "general"
 #: Kinds of media, in the order in which a prompt shows them.
 KINDS = ("image", "video", "audio")
 
@@ -58,7 +60,7 @@ class Decoder:
 
     def activation(self, layer: int) -> Callable[[Tensor], Tensor]:
         """The activation function of one layer's MLP."""
-        mlp = self.layers[layer].mlp
+        mlp: Any = self.layers[layer].mlp
         return mlp.act_fn if hasattr(mlp, "act_fn") else mlp.activation_fn
 
 
@@ -247,10 +249,20 @@ class Adapter(ABC):
         kinds = [kind for kind in KINDS for _ in getattr(sample, f"{kind}s")]
         if template == "plain":
             return "".join(f"{self.placeholder_text(k, processor)}\n" for k in kinds) + sample.text
-        content = [{"type": kind} for kind in kinds] + [{"type": "text", "text": sample.text}]
-        return processor.apply_chat_template(
+        content = [self.content(kind) for kind in kinds] + [{"type": "text", "text": sample.text}]
+        text = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
+        # Many templates write the start token although the tokenizer puts one itself.
+        tokenizer = processor.tokenizer
+        start = getattr(tokenizer, "bos_token", None)
+        if start and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+            return text.removeprefix(start)
+        return text
+
+    def content(self, kind: str) -> dict[str, Any]:
+        """What stands for one medium in the message that the chat template is given."""
+        return {"type": kind}
 
     def placeholder_text(self, kind: str, processor: Any) -> str:
         """What stands for one medium in the text that the processor is given."""
@@ -344,29 +356,38 @@ def adapters() -> dict[str, type[Adapter]]:
     for entry in entry_points(group=ENTRY_POINTS):
         adapter = entry.load()
         for model_type in adapter.model_types:
-            if found.setdefault(model_type, adapter) is not adapter:
-                raise UnsupportedModelError(
-                    f"Two installed adapters claim model type {model_type!r}: {found[model_type]} and "
-                    f"{adapter}; uninstall one of the packages."
-                )
+            _claim(found, model_type, adapter)
     return found
 
 
 def adapter_for(config: PreTrainedConfig) -> type[Adapter]:
-    """The adapter class of a model's config.
+    """The adapter class of a model's config: its family's, or the one registered as ``general``.
 
     Raises:
         UnsupportedModelError: no installed adapter serves this model type.
     """
     known = adapters()
-    if config.model_type not in known:
+    if config.model_type in known:
+        return known[config.model_type]
+    fallback: dict[str, type[Adapter]] = {}
+    for entry in entry_points(group=ENTRY_POINTS, name=GENERAL):
+        _claim(fallback, GENERAL, entry.load())
+    if GENERAL in fallback:
+        return fallback[GENERAL]
+    raise UnsupportedModelError(
+        f"No adapter serves model type {config.model_type!r} "
+        f"({', '.join(config.architectures or ['no architecture named'])}); there are adapters for "
+        f"{', '.join(sorted(known)) or 'nothing'}. A package can add one through the entry-point "
+        f"group {ENTRY_POINTS!r}."
+    )
+
+
+def _claim(found: dict[str, type[Adapter]], model_type: str, adapter: type[Adapter]) -> None:
+    if found.setdefault(model_type, adapter) is not adapter:
         raise UnsupportedModelError(
-            f"No adapter serves model type {config.model_type!r} "
-            f"({', '.join(config.architectures or ['no architecture named'])}); there are adapters for "
-            f"{', '.join(sorted(known)) or 'nothing'}. A package can add one through the entry-point "
-            f"group {ENTRY_POINTS!r}."
+            f"Two installed adapters claim model type {model_type!r}: {found[model_type]} and "
+            f"{adapter}; uninstall one of the packages."
         )
-    return known[config.model_type]
 
 
 def owners(

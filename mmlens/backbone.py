@@ -110,9 +110,9 @@ def _hooked_transformer(adapter: Adapter) -> Backbone:
             "The installed transformer-lens has no HookedTransformer, which 4.0.0 removed: use "
             'backbone="bridge", or pip install "mmlens[hooked-transformer]" for transformer-lens 3.9.'
         )
-    if getattr(adapter.hf, "hf_device_map", None):
+    if len(set((getattr(adapter.hf, "hf_device_map", None) or {}).values())) > 1:
         raise UnsupportedModelError(
-            "A HookedTransformer lies on one device, but this model was loaded with a device_map: use "
+            "A HookedTransformer lies on one device, but a device_map spread this model over several: use "
             'backbone="bridge".'
         )
     if getattr(adapter.hf, "is_quantized", False):

@@ -383,8 +383,19 @@ def _named_modules(decoder: Decoder) -> dict[str, tuple[nn.Module, type]]:
 # -- the TransformerBridge ------------------------------------------------------------------------
 
 
+class _Unembedding(UnembeddingBridge):
+    """Without the bias of zeros that TransformerLens adds to the head: the head is not ours."""
+
+    def set_original_component(self, original_component: nn.Module) -> None:
+        """See :class:`GeneralizedComponent`."""
+        GeneralizedComponent.set_original_component(self, original_component)
+
+
 class _LlamaShape(ArchitectureAdapter):
     """Tells TransformerBridge where a decoder of this layout keeps its parts."""
+
+    # It would fold norms into the weights, which are the Hugging Face model's.
+    supports_compatibility_mode = False
 
     def __init__(self, cfg: TransformerBridgeConfig, layout: Layout, embed: str, norm: str) -> None:
         super().__init__(cfg)
@@ -413,7 +424,7 @@ class _LlamaShape(ArchitectureAdapter):
             "embed": EmbeddingBridge(name=f"model.{embed}"),
             "blocks": BlockBridge(name="model.layers", config=cfg, submodules=block),
             "ln_final": RMSNormalizationBridge(f"model.{norm}", cfg),
-            "unembed": UnembeddingBridge(name="lm_head"),
+            "unembed": _Unembedding(name="lm_head"),
         }
 
 
@@ -599,6 +610,7 @@ def _hear_sites(
 
 
 def _layer_sites(parts: Parts) -> dict[str, Site]:
+    """Where a layer's hook points sit that are a module's input or output."""
     pre = "mlp.gate" if "mlp.gate" in parts else "mlp.in"
     return {
         "hook_resid_pre": ("", "in"),

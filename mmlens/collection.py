@@ -278,8 +278,10 @@ class Collection:
             if module == LANGUAGE:
                 self.weights[module] = Passes([Weights.of(batch.groups.stack(groups), keys)])
             elif any(media.values()):  # a batch of text alone reaches no tower
+                device = batch.input_ids.device
                 rows = self.model.adapter.tower_rows(module, batch.inputs, media)
-                self.weights[module] = Passes([_tower_weights(one, keys) for one in rows])
+                passes = [_tower_weights(one.to(device), keys) for one in rows]
+                self.weights[module] = Passes(passes)
 
     def _prepared(self, positions: Sequence[int]) -> tuple[Batch | None, dict[str, str]]:
         chosen = [self.plan.samples[i] for i in positions]

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from mmlens.errors import SampleError
 from mmlens.names import LANGUAGE, mlp_hook
 from mmlens.neurons import NeuronSet
 
@@ -61,6 +62,12 @@ class Counter(list[Hook]):
         groups: masks over [batch, pos] of the tokens to count, one per group; None counts all
             tokens in one group. They must fit the batches that the model is run on.
         module: the module's name.
+        decode_steps: inside ``generate``, count the new tokens too, one position at a time; only
+            without ``groups``, which name positions of the prompt. A forward over one position that
+            follows a longer one is taken for such a step.
+
+    Raises:
+        SampleError: decode steps are asked for together with groups.
     """
 
     def __init__(
@@ -68,8 +75,15 @@ class Counter(list[Hook]):
         layers: Iterable[int],
         groups: Bool[Tensor, "group batch pos"] | None = None,
         module: str = LANGUAGE,
+        decode_steps: bool = False,
     ) -> None:
-        self.groups = groups
+        if decode_steps and groups is not None:
+            raise SampleError(
+                "Groups name positions of the prompt, so new tokens belong to none: count decode steps "
+                "with groups=None."
+            )
+        self.groups, self.decode_steps = groups, decode_steps
+        self._longest: dict[int, int] = {}
         self._counts: dict[int, Int[Tensor, "group neuron"]] = {}
         super().__init__(
             (mlp_hook(module, layer, "pre"), self._counting(layer)) for layer in layers
@@ -81,6 +95,10 @@ class Counter(list[Hook]):
 
     def _counting(self, layer: int) -> Callable[..., None]:
         def hook_fn(pre: Float[Tensor, "batch pos neuron"], hook: HookPoint) -> None:  # noqa: ARG001
+            is_step = pre.shape[1] == 1 < self._longest.get(layer, 0)
+            self._longest[layer] = max(self._longest.get(layer, 0), pre.shape[1])
+            if is_step and not self.decode_steps:
+                return
             # SiLU, GELU and ReLU are above zero exactly where their input is.
             counted = positive_counts(pre, self.groups)
             self._counts[layer] = self._counts.get(layer, torch.zeros_like(counted)) + counted
@@ -92,6 +110,7 @@ def count(
     layers: Iterable[int],
     groups: Bool[Tensor, "group batch pos"] | None = None,
     module: str = LANGUAGE,
+    decode_steps: bool = False,
 ) -> Counter:
     """Hooks that count activations above zero; see :class:`Counter`.
 
@@ -99,7 +118,7 @@ def count(
     >>> [name for name, function in counter]
     ['blocks.0.mlp.hook_pre', 'blocks.1.mlp.hook_pre']
     """
-    return Counter(layers, groups, module)
+    return Counter(layers, groups, module, decode_steps)
 
 
 def positive_counts(

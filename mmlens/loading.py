@@ -47,7 +47,8 @@ def load(
         dtype: default: bfloat16 on CUDA, float32 on the CPU.
         revision: branch, tag or commit of a hub id.
         check: run :func:`mmlens.check.self_check` on a small probe.
-        kwargs: passed to ``from_pretrained`` of the model, e.g. ``local_files_only``.
+        kwargs: passed to ``from_pretrained`` of the model, e.g. ``local_files_only``, or
+            ``device_map="auto"`` and ``quantization_config``, which the bridge serves.
 
     Raises:
         UnsupportedModelError: no such model, no processor beside it, no adapter for it, or no
@@ -78,7 +79,8 @@ def load(
             f"{name} could not be loaded: {first} Give a shipped demo, a hub id, or a folder that "
             "save_pretrained of the model and of its processor wrote."
         ) from error
-    hf = hf.to(device)
+    if "device_map" not in kwargs and "quantization_config" not in kwargs:
+        hf = hf.to(device)  # those place the weights themselves
     return splice(hf, processor, backbone=backbone, check=check)
 
 

@@ -73,6 +73,15 @@ class Generation:
     texts: list[str]
 
 
+# Ways of decoding that run other models or several prompts' tokens in one forward, so that a hook
+# would not see what it is told it sees.
+_UNSUPPORTED = {
+    "assistant_model": "assisted decoding runs another model",
+    "prompt_lookup_num_tokens": "prompt lookup runs candidate tokens that may be thrown away",
+    "custom_generate": "a decoding loop of its own may run the model in other ways",
+}
+
+
 class HookedMLLM:
     """A Hugging Face multimodal model with its language backbone in TransformerLens.
 
@@ -394,14 +403,26 @@ class HookedMLLM:
     def generate(self, inputs: Inputs, max_new_tokens: int = 16, **kwargs: Any) -> Generation:
         """Hugging Face's ``generate``, through the hooked backbone.
 
-        Hooks fire on the prompt with all its positions, then once per new token with one position.
+        What a position means: hooks fire once on the whole prompt, [batch, pos, ...], then once per
+        new token with one position, [batch, 1, ...], whose index in the sequence is the number of
+        tokens before it; with beams, [batch x beams, ...]. The last new token is never run. Towers
+        fire on the prompt alone. ``collect`` counts prompts only, and so does ``hooks.count`` unless
+        it is asked for ``decode_steps``.
 
         Args:
             inputs: a batch, or Hugging Face inputs; a batch padded on the right is turned to the
                 left, where generation needs it.
             max_new_tokens: tokens to generate at most.
-            kwargs: passed to ``generate``: ``do_sample``, ``num_beams``, ``stop_strings``, ...
+            kwargs: passed to ``generate``: ``do_sample``, ``num_beams``, ``stop_strings`` (the
+                tokenizer is passed along), ``cache_implementation``, ...
+
+        Raises:
+            SampleError: assisted decoding, prompt lookup or a custom loop: hooks would fire on
+                candidate tokens that never become part of the answer.
         """
+        _refuse(kwargs)
+        if "stop_strings" in kwargs and "tokenizer" not in kwargs:
+            kwargs["tokenizer"] = self.tokenizer
         batch = self.as_batch(inputs).left_padded()
         self.media_rows(batch)
         # Static caches compile the forward on CUDA, and hooks cannot be compiled in.
@@ -433,3 +454,13 @@ class HookedMLLM:
     def __repr__(self) -> str:
         modules = ", ".join(f"{m.name} {m.layers}x{m.width}" for m in self.modules.values())
         return f"HookedMLLM({type(self.hf).__name__} on {self.cfg.backbone}; neurons: {modules})"
+
+
+def _refuse(kwargs: Mapping[str, Any]) -> None:
+    settings = kwargs.get("generation_config")
+    for name, why in _UNSUPPORTED.items():
+        if kwargs.get(name) is not None or getattr(settings, name, None) is not None:
+            raise SampleError(
+                f"generate cannot run with {name} under hooks: {why}. Use greedy, sampled or beam "
+                "decoding, or call the Hugging Face model outside the splice."
+            )

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers as tf
 from torch import nn
+from transformer_lens import ActivationCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mmlens.adapter import Decoder
@@ -124,6 +125,10 @@ FAMILIES = {
     "arcee-without-gate": lambda: tf.ArceeForCausalLM(tf.ArceeConfig(**TEXT)),
 }
 QWEN_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_5_omni")
+#: One of every shape of layer: a window, norms on heads, norms on both sides, no gate.
+SHAPES = pytest.mark.parametrize(
+    "family", ["llava-mistral", "qwen3", "gemma3", "arcee-without-gate"], indirect=True
+)
 
 
 def build(make):
@@ -261,19 +266,26 @@ def test_bfloat16_equals_hugging_face_bit_for_bit(family):
 @torch.no_grad()
 def test_generation_equals_hugging_face(family):
     name, hf, backbone = family
-    inputs = make_inputs(name)
-    for options in (
-        {"do_sample": False},
-        {"num_beams": 2, "do_sample": False},
-        {"do_sample": True},
-    ):
-        torch.manual_seed(0)
-        theirs = hf.generate(**inputs, max_new_tokens=4, **options)
-        torch.manual_seed(0)
-        with Hooked(backbone) as hooked:
-            ours = hf.generate(**inputs, max_new_tokens=4, **options)
-        assert torch.equal(ours, theirs)
+    inputs, options = make_inputs(name), {"max_new_tokens": 3, "do_sample": False}
+    theirs = hf.generate(**inputs, **options)
+    with Hooked(backbone) as hooked:
+        assert torch.equal(hf.generate(**inputs, **options), theirs)
     assert hooked.seen["blocks.1.attn.hook_rot_k"].shape[1] == 1  # the new position, not the cache
+
+
+@pytest.mark.parametrize(
+    "how", [{"do_sample": True}, {"num_beams": 2, "cache_implementation": "static"}]
+)
+@torch.no_grad()
+def test_generation_in_other_ways(how):
+    hf, backbone = _spliced("qwen2_vl")
+    inputs = make_inputs("qwen2_vl")
+    how = {"do_sample": False, "max_new_tokens": 5, "disable_compile": True, **how}
+    torch.manual_seed(0)
+    theirs = hf.generate(**inputs, **how)
+    torch.manual_seed(0)
+    with Hooked(backbone):
+        assert torch.equal(hf.generate(**inputs, **how), theirs)
 
 
 # -- hook points ----------------------------------------------------------------------------------
@@ -339,22 +351,24 @@ def test_hook_points_hold_what_the_modules_compute(family):
     assert torch.allclose(scaled, modules["norm"][0], atol=1e-5)
 
 
+@SHAPES
 @torch.no_grad()
 def test_every_hook_point_changes_the_logits(family):
-    name, hf, backbone = family
-    inputs = make_inputs(name)
+    _, hf, backbone = family
+    inputs = make_inputs("text alone")
     plain = hf(**inputs).logits
-    for point in backbone.hook_dict:
+    for point in [p for p in backbone.hook_dict if "blocks.1" not in p]:
         logits = changed(hf, backbone, inputs, point, unlike)
         assert (logits - plain).abs().max() > 1e-3 * plain.abs().max(), point
     assert torch.equal(hf(**inputs).logits, plain)
 
 
+@SHAPES
 @torch.no_grad()
 def test_what_is_put_back_unchanged_changes_next_to_nothing(family):
     """A new tensor of the same values takes the long way through norms, attention and mid stream."""
-    name, hf, backbone = family
-    inputs = make_inputs(name)
+    _, hf, backbone = family
+    inputs = make_inputs("text alone")
     plain = hf(**inputs).logits
     real = inputs["attention_mask"].bool()
     for point in [p for p in backbone.hook_dict if "blocks.1" not in p]:
@@ -362,10 +376,11 @@ def test_what_is_put_back_unchanged_changes_next_to_nothing(family):
         assert (logits - plain)[real].abs().max() <= 1e-5 * plain.abs().max(), point
 
 
+@SHAPES
 @torch.no_grad()
 def test_writing_in_place_is_felt(family):
-    name, hf, backbone = family
-    inputs = make_inputs(name)
+    _, hf, backbone = family
+    inputs = make_inputs("text alone")
     points = ("hook_resid_mid", "ln2.hook_normalized", "attn.hook_pattern", "attn.hook_attn_scores")
     for point in (f"blocks.0.{p}" for p in points):
 
@@ -386,6 +401,7 @@ def test_writing_in_place_is_felt(family):
         assert not torch.allclose(ours, hf(**inputs).logits, atol=1e-4)
 
 
+@SHAPES
 @torch.no_grad()
 def test_zeroing_equals_zeroed_columns_of_the_down_projection(family):
     name, hf, backbone = family
@@ -473,13 +489,14 @@ def test_gradients_reach_hook_points_and_weights():
 
 @cache
 def hooked_transformer():
-    lens = pytest.importorskip("transformer_lens")
-    if not hasattr(lens, "HookedTransformer"):
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+    except ImportError:
         pytest.skip("transformer-lens 4 has no HookedTransformer")
     from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
 
     hf, _ = _spliced("llama-tied")
-    config = lens.HookedTransformerConfig(
+    config = HookedTransformerConfig(
         n_layers=LAYERS,
         d_model=MODEL,
         n_heads=HEADS,
@@ -499,7 +516,7 @@ def hooked_transformer():
         rotary_adjacent_pairs=False,
         init_weights=False,
     )
-    other = lens.HookedTransformer(config)
+    other = HookedTransformer(config)
     other.load_state_dict(convert_llama_weights(hf, config), strict=False)
     return other.eval()
 
@@ -668,6 +685,13 @@ def test_the_config_speaks_transformer_lens():
     assert (backbone.name, backbone.gated) == ("bridge", True)
 
 
+def test_weights_cannot_be_folded():
+    _, backbone = _spliced("qwen2")
+    with pytest.raises(Exception, match="compatibility"):
+        backbone.model.enable_compatibility_mode()
+
+
+@SHAPES
 @torch.no_grad()
 def test_the_bridge_alone_is_a_plain_text_model(family):
     _, hf, backbone = family
@@ -675,6 +699,23 @@ def test_the_bridge_alone_is_a_plain_text_model(family):
     logits, cache = backbone.model.run_with_cache(tokens)
     assert torch.equal(logits, hf(input_ids=tokens).logits)
     assert cache["blocks.1.mlp.hook_post"].shape == (2, 7, MLP)
+
+
+@torch.no_grad()
+def test_transformer_lens_own_tools_work_on_it():
+    hf, backbone = _spliced("gemma3")
+    inputs = make_inputs("gemma3")
+    with Hooked(backbone) as hooked:
+        expected = hf(**inputs).logits
+    activations = ActivationCache(hooked.seen, backbone.model)
+    parts = activations.decompose_resid(layer=1, mode="all").sum(0)
+    assert torch.allclose(parts, activations["resid_pre", 1], atol=1e-4)
+    name = "blocks.0.mlp.hook_post"
+    ours = changed(hf, backbone, inputs, name, torch.zeros_like)
+    with backbone(), backbone.model.hooks([(name, lambda t, hook: torch.zeros_like(t))]):
+        assert torch.equal(hf(**inputs).logits, ours)
+    assert torch.equal(hf(**inputs).logits, expected)
+    assert not torch.allclose(ours, expected)
 
 
 class Wrapped(nn.Module):

@@ -1,0 +1,99 @@
+"""PaliGemma (1 and 2): SigLIP tower, linear projector, prefix attention (arXiv 2407.07726, 2412.03555).
+
+The prompt is the features of the pictures, the start token, the question and a line break. All of it
+is the prefix, which attends to itself in both directions; only what follows, the answer, is causal.
+The decoder is Gemma, or Gemma 2 in PaliGemma 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.errors import SampleError
+from mmlens.samples import Sample
+from mmlens_adapters.base import FamilyAdapter, plain_tower
+
+
+class PaliGemmaAdapter(FamilyAdapter):
+    """``PaliGemmaForConditionalGeneration``. Its processor takes no question without a picture."""
+
+    model_types = ("paligemma",)
+    modalities = ("image",)
+
+    def towers(self) -> Towers:
+        """SigLIP's MLPs, whose end is read; the projector has no non-linearity."""
+        return Towers(
+            {"vision": plain_tower(self.hf.model.vision_tower.encoder.layers)},
+            {"projector": "PaliGemma's projector is a single Linear, without a non-linearity"},
+        )
+
+    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
+        """Features per picture: the patches of its square."""
+        if (encoded := inputs.get("mm_encoder_outputs")) is not None:
+            counts = [len(one) for one in encoded["image"].pooler_output]
+            return {"image": torch.tensor(counts, dtype=torch.long)}
+        pixels = inputs.get("pixel_values")
+        if pixels is None:
+            return {"image": torch.zeros(0, dtype=torch.long)}
+        return {"image": torch.full((len(pixels),), self._patches(pixels))}
+
+    def tower_rows(
+        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
+    ) -> list[Int[Tensor, ...]]:
+        """Every patch is real."""
+        assert module == "vision"
+        pixels = inputs["pixel_values"]
+        rows = torch.tensor(media_rows["image"], device=pixels.device)
+        return [rows[:, None].expand(-1, self._patches(pixels))]
+
+    def prompt(self, sample: Sample, processor: Any, template: str) -> str:
+        """The pictures' placeholders and the bare question, which is the form of its training.
+
+        The processor itself puts the start token before the question and a line break behind it.
+
+        Raises:
+            SampleError: a sample without a picture.
+        """
+        if not sample.images:
+            raise SampleError(
+                f"Sample {sample.id!r} has no picture, and {type(self.hf).__name__} takes no question "
+                "without one; give it a picture, or leave it out."
+            )
+        if template == "chat":
+            return super().prompt(sample, processor, template)
+        return self.placeholder_text("image", processor) * len(sample.images) + sample.text
+
+    def process(
+        self, processor: Any, prompts: Sequence[str], media: Media, side: str
+    ) -> dict[str, Any]:
+        """See :meth:`Adapter.process`.
+
+        The processor's labels, which are for training, are left out: with them the model would
+        compute a loss over the prompt.
+        """
+        inputs = super().process(processor, prompts, media, side)
+        inputs.pop("labels", None)
+        return inputs
+
+    def media_tokens(self, processor: Any, sizes: MediaSizes) -> int:
+        """See :meth:`Adapter.media_tokens`; the same for every picture."""
+        return len(sizes.images) * processor.image_seq_length
+
+    def prompt_tokens(self, processor: Any, prompt: str, sizes: MediaSizes) -> int:
+        """See :meth:`Adapter.prompt_tokens`; with the start token and the line break."""
+        _, (written,), *_ = processor.prepare_inputs_layout(
+            images=[torch.zeros(3, 1, 1)] * len(sizes.images), text=[prompt]
+        )
+        ids = processor.tokenizer(written)["input_ids"]
+        placeholders = ids.count(self.placeholders()["image"])
+        return len(ids) - placeholders + self.media_tokens(processor, sizes)
+
+    def _patches(self, pixels: Tensor) -> int:
+        patch = self.hf.config.vision_config.patch_size
+        return (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)

@@ -1,0 +1,134 @@
+"""Qwen2-Audio: Whisper-like audio tower, one linear projector, Qwen decoder (arXiv 2407.10759).
+
+A sound becomes a log-mel spectrogram padded to 30 seconds. Two convolutions, the second of stride
+two, halve its frames before the tower's layers; pooling halves them again behind those, so that a
+token stands for 40 ms. Padded frames run through the tower but reach neither the real ones, which
+do not attend to them, nor the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.errors import MediaError, UnsupportedModelError
+from mmlens.groups import TokenIds
+from mmlens_adapters.base import FamilyAdapter, plain_tower
+
+#: The tokens that MINER counts as special, and no others.
+_SPECIAL = ("<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>")
+
+
+class Qwen2AudioAdapter(FamilyAdapter):
+    """``Qwen2AudioForConditionalGeneration``."""
+
+    model_types = ("qwen2_audio",)
+    modalities = ("audio",)
+
+    def towers(self) -> Towers:
+        """The audio tower's MLPs."""
+        layers = self.hf.model.audio_tower.layers
+        return Towers(
+            {"audio": plain_tower(layers, "fc1", "fc2")},
+            without_neurons={"projector": "the projector of Qwen2-Audio is a single linear map"},
+        )
+
+    def token_ids(self, tokenizer: Any | None) -> TokenIds:
+        """Special are the four tokens that open and close turns and sounds."""
+        vocabulary = tokenizer.get_vocab() if tokenizer else {}
+        special = frozenset(vocabulary[one] for one in _SPECIAL if one in vocabulary)
+        return TokenIds(self.placeholders(), special)
+
+    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
+        """Real frames per sound, after the convolutions and the pooling."""
+        if inputs.get("input_features") is None:
+            return {"audio": torch.zeros(0, dtype=torch.long)}
+        return {"audio": self._lengths(inputs)[1]}
+
+    def tower_rows(
+        self,
+        module: str,  # noqa: ARG002
+        inputs: Mapping[str, Any],
+        media_rows: Mapping[str, Sequence[int]],
+    ) -> list[Int[Tensor, ...]]:
+        """Frames after the convolutions, before the pooling; padded ones belong to no row."""
+        real = self._lengths(inputs)[0][:, None]
+        frames = torch.arange(self.hf.config.audio_config.max_source_positions, device=real.device)
+        rows = torch.tensor(media_rows["audio"], device=real.device)[:, None]
+        return [torch.where(frames < real, rows, -1)]
+
+    def content(self, kind: str) -> dict[str, Any]:
+        """See :meth:`Adapter.content`: published templates tell a sound by its address alone."""
+        return {"type": kind, "audio_url": ""}
+
+    def placeholder_text(self, kind: str, processor: Any) -> str:  # noqa: ARG002
+        """The placeholder between the tokens that open and close a sound, as it was trained."""
+        return f"{processor.audio_bos_token}{processor.audio_token}{processor.audio_eos_token}"
+
+    def process(
+        self, processor: Any, prompts: Sequence[str], media: Media, side: str
+    ) -> dict[str, Any]:
+        """See :meth:`Adapter.process`.
+
+        Raises:
+            MediaError: a sound too short for a single token.
+            UnsupportedModelError: the processor's spectrograms do not fit the model.
+        """
+        self._check_spectrograms(processor)
+        sounds = media.flat("audio")
+        for sound in sounds:
+            self._sound_tokens(processor, len(sound))
+        return dict(
+            processor(
+                text=list(prompts),
+                audio=sounds or None,
+                sampling_rate=self.sampling_rate(processor),
+                padding=True,
+                padding_side=side,
+                return_tensors="pt",
+            )
+        )
+
+    def media_tokens(self, processor: Any, sizes: MediaSizes) -> int:
+        """See :meth:`Adapter.media_tokens`; what is longer than a spectrogram is cut off.
+
+        Raises:
+            MediaError: a sound too short for a single token.
+        """
+        return sum(self._sound_tokens(processor, samples) for samples in sizes.audios)
+
+    def _sound_tokens(self, processor: Any, samples: int) -> int:
+        extractor = processor.feature_extractor
+        frames = -(-min(samples, extractor.n_samples) // extractor.hop_length)
+        tokens = int(self._tokens(torch.tensor(frames))[1])
+        if tokens < 1:
+            raise MediaError(
+                f"A sound of {samples} samples is too short for a single token; Qwen2-Audio needs more "
+                f"than {2 * extractor.hop_length} at {extractor.sampling_rate} Hz."
+            )
+        return tokens
+
+    def _lengths(
+        self, inputs: Mapping[str, Any]
+    ) -> tuple[Int[Tensor, " sound"], Int[Tensor, " sound"]]:
+        """Real frames of each sound in the tower's layers, and behind its pooling."""
+        return self._tokens(inputs["feature_attention_mask"].sum(-1))
+
+    def _tokens(self, frames: Int[Tensor, ...]) -> tuple[Int[Tensor, ...], Int[Tensor, ...]]:
+        return self.hf.model.audio_tower._get_feat_extract_output_lengths(frames)
+
+    def _check_spectrograms(self, processor: Any) -> None:
+        audio: Any = self.hf.config.audio_config
+        extractor = processor.feature_extractor
+        given = (extractor.feature_size, extractor.nb_max_frames)
+        wanted = (audio.num_mel_bins, 2 * audio.max_source_positions)
+        if given != wanted:
+            raise UnsupportedModelError(
+                f"The processor makes spectrograms of {given[0]} mel bins and {given[1]} frames, but "
+                f"the audio tower reads {wanted[0]} and {wanted[1]}: use the processor of this model."
+            )
