@@ -167,11 +167,15 @@ def every_hook_fires(model: HookedMLLM, probe: Probe) -> str | None:
 
 
 def media_change_logits(model: HookedMLLM, probe: Probe) -> str | None:
-    """Another medium gives other logits at the end of each prompt."""
+    """Another medium gives other logits at a token of text that follows it, in every row.
+
+    Not necessarily at the last one: a long question may leave the medium outside a sliding window.
+    """
     if probe.other is None:
         return None
-    difference = (model(probe.batch)[:, -1] - model(probe.other)[:, -1]).abs().amax(-1)
-    dead = (difference == 0).nonzero()[:, 0].tolist()
+    text = probe.batch.groups.attention & ~_placeholders(probe.batch)
+    changed = (model(probe.batch) != model(probe.other)).any(-1) & text
+    dead = (~changed.any(-1)).nonzero()[:, 0].tolist()
     if not dead:
         return None
     return f"row {dead[0]} has the same logits with another medium: what it shows is not read."

@@ -149,8 +149,9 @@ def _template_flags(
 ) -> Bool[Tensor, "batch pos"] | None:
     """True at tokens that the template wrote, false at the question's own.
 
-    The prompt is tokenised once more before its placeholders are expanded, with character offsets;
-    tokens that are no placeholders are the same in both, one by one.
+    The prompt is tokenised once more before its placeholders are expanded, with character offsets.
+    Without placeholders both end alike, at least from the question's first token on; what a processor
+    writes around the media (row and column marks, timestamps) comes before that.
     """
     if template != "chat" or not getattr(tokenizer, "is_fast", False):
         return None
@@ -164,9 +165,12 @@ def _template_flags(
         encoded = tokenizer(prompt, return_offsets_mapping=True)
         short = torch.tensor(encoded["input_ids"])
         outside = torch.tensor([b <= start or a >= end for a, b in encoded["offset_mapping"]])
-        here = (attention[row] & ~torch.isin(input_ids[row], placeholders)).nonzero()[:, 0]
         kept = ~torch.isin(short, placeholders)
-        if not torch.equal(input_ids[row][here], short[kept]):
+        short, outside = short[kept], outside[kept]
+        here = (attention[row] & ~torch.isin(input_ids[row], placeholders)).nonzero()[:, 0]
+        asked = len(short) - int((~outside).int().argmax())  # tokens from the question's first on
+        if asked > len(here) or not torch.equal(input_ids[row][here[-asked:]], short[-asked:]):
             return None
-        flags[row, here] = outside[kept]
+        flags[row, here[:-asked]] = True
+        flags[row, here[-asked:]] = outside[-asked:]
     return flags

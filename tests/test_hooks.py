@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import mmlens
 from mmlens import hooks
 from mmlens.groups import TokenGroups, TokenIds
+
+pytest.importorskip("transformer_lens.HookedTransformer", reason="transformer-lens 4")
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 
 @pytest.fixture(scope="module", params=["gated", "plain"])

@@ -11,6 +11,7 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
     MistralConfig,
+    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import (
@@ -31,8 +32,8 @@ CHAT = (
 )
 
 
-def processor() -> LlavaNextProcessor:
-    """The real processor, its pictures handled by Pillow."""
+def processor(words: PreTrainedTokenizerFast | None = None) -> LlavaNextProcessor:
+    """The real processor, its pictures handled by Pillow; with another tokenizer if given."""
     images = LlavaNextImageProcessorPil(
         size={"shortest_edge": TILE},
         crop_size={"height": TILE, "width": TILE},
@@ -40,7 +41,8 @@ def processor() -> LlavaNextProcessor:
     )
     return LlavaNextProcessor(
         image_processor=images,
-        tokenizer=tokenizer(
+        tokenizer=words
+        or tokenizer(
             SPECIAL,
             bos_token="<s>",
             eos_token="</s>",
