@@ -79,7 +79,7 @@ class Options:
     seed: int = 0
     """Of the random weights."""
     out: Path | None = None
-    """Also write the table there, as Markdown."""
+    """Also write the tables there, as Markdown: the worst of each family, and every variant."""
 
 
 def measure(tiny: TinyFamily, variant: str, backbone: Any, seed: int = 0) -> Parity:
@@ -225,9 +225,10 @@ def same_tokens(model: mmlens.HookedMLLM, batch: Batch, how: Mapping[str, Any]) 
     What plain Hugging Face cannot decode itself (PaliGemma 2 with a static cache) is left out.
     """
     settings = {"max_new_tokens": 6, "disable_compile": True, **how}
+    hf: Any = model.hf
     torch.manual_seed(1)
     try:
-        out = model.hf.generate(**batch.inputs, **settings)
+        out = hf.generate(**batch.inputs, **settings)
     except AttributeError:
         return True
     torch.manual_seed(1)
@@ -271,6 +272,30 @@ def table(rows: Sequence[Parity]) -> str:
     return "\n".join([head, rule, *lines])
 
 
+def summary(rows: Sequence[Parity]) -> str:
+    """The worst of a family's variants, as Markdown: a row per family and backbone."""
+    worst: dict[tuple[str, str], list[Parity]] = {}
+    for row in rows:
+        worst.setdefault((row.family, row.backbone), []).append(row)
+    folded = []
+    for (name, backbone), group in worst.items():
+        tokens = sorted({way for row in group for way in row.tokens.split() if way != "-"})
+        folded.append(
+            Parity(
+                family=name,
+                variant=", ".join(row.variant for row in group),
+                backbone=backbone,
+                tokens=" ".join(tokens) or "-",
+                **{
+                    column: max(getattr(row, column) for row in group)
+                    for column in ("logits", "alone", "hooks", "flips", "zeroed", "bf16")
+                },
+                activations=sum(row.activations for row in group),
+            )
+        )
+    return table(folded)
+
+
 def main(options: Options) -> None:
     """Measure and print, a row at a time."""
     rows = []
@@ -284,9 +309,9 @@ def main(options: Options) -> None:
                     print(f"# {tiny.name} {variant} {backbone}: {error}", flush=True)
                     continue
                 print(table(rows[-1:]).splitlines()[-1], flush=True)
-    print("\n" + table(rows))
+    print("\n" + summary(rows))
     if options.out is not None:
-        options.out.write_text(table(rows) + "\n")
+        options.out.write_text(f"{summary(rows)}\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":
