@@ -1,4 +1,4 @@
-"""Peak memory of one variant, alone in a fresh process."""
+"""Peak memory: of one variant alone in a fresh process, or on a CUDA device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._models import Device, Dtype, ModelSize, Size, build
-from benchmarks._variants import Setting
+from benchmarks._models import Backbone, FamilyName, build
+from benchmarks._sizes import Dtype, Size, SizeName
+from benchmarks._variants import Setting, Variant
 
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -36,37 +37,57 @@ class Memory:
         return self.peak - self.baseline
 
 
-def measured(
-    jobs: Sequence[tuple[str, Size]], model: ModelSize, device: Device, dtype: Dtype, threads: int
-) -> Iterator[Memory | None]:
-    """The memory of each (variant, size), each in a process of its own; None where unmeasurable."""
-    if device == "cpu" and not _CLEAR.exists():
+@dataclass(frozen=True)
+class Job:
+    """A variant to be run in a process of its own, on the CPU.
+
+    Attributes:
+        hooked: the backbone to hook the model through; it is there when a variant without one runs,
+            too, so that all start from the same baseline.
+    """
+
+    family: FamilyName
+    model: SizeName
+    dtype: Dtype
+    threads: int
+    variant: Variant
+    size: Size
+    hooked: Backbone
+
+
+def measured(jobs: Sequence[Job]) -> Iterator[Memory | None]:
+    """The resident memory of each, in a process of its own; None where unmeasurable."""
+    if not _CLEAR.exists():
         yield from (None for _ in jobs)
         return
     # The server imports the libraries once and computes nothing; every job is forked from it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
-        for variant, size in jobs:
-            yield pool.submit(_alone, variant, size, model, (device, dtype, threads)).result()
+        for job in jobs:
+            yield pool.submit(_alone, job).result()
 
 
-def _alone(variant: str, size: Size, model: ModelSize, where: tuple[Device, Dtype, int]) -> Memory:
-    device, dtype, threads = where
-    torch.set_num_threads(threads)
-    setting = Setting(build(model, device, dtype), size)
-    setting.run("bare")  # the libraries' own buffers belong to the baseline
+def on_cuda(setting: Setting, variant: Variant) -> Memory:
+    """The device memory of a variant: PyTorch counts it exactly, so that no process is needed."""
     gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        baseline = torch.cuda.memory_allocated()
-        setting.run(variant)
-        return Memory(baseline / 2**20, torch.cuda.max_memory_allocated() / 2**20)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    baseline = torch.cuda.memory_allocated()
+    setting.run(variant)
+    return Memory(baseline / 2**20, torch.cuda.max_memory_allocated() / 2**20)
+
+
+def _alone(job: Job) -> Memory:
+    torch.set_num_threads(job.threads)
+    built = build(job.family, job.model, [job.hooked], "cpu", job.dtype)
+    setting = Setting(built, job.size)
+    setting.run(Variant("bare"))  # the libraries' own buffers belong to the baseline
+    gc.collect()
     _trim()
     _CLEAR.write_text("5")  # VmHWM starts again from here (proc(5))
     before = _status("VmRSS")
-    setting.run(variant)
+    setting.run(job.variant)
     return Memory(before, _status("VmHWM"))
 
 

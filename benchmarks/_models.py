@@ -1,167 +1,104 @@
-"""Random LLaVA-NeXT models and prompts of a wanted length, built from configs, offline."""
+"""Random models of the papers' four families and prompts of a wanted length, offline."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPVisionConfig,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
-    LlavaNextProcessor,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.llava_next.image_processing_pil_llava_next import (
-    LlavaNextImageProcessorPil,
-)
 
 import mmlens
+from benchmarks._sizes import Device, Dtype, Family, ModelSize, Size, SizeName
+from experiments.tiny.common import vocabulary
+from mmlens.adapter import adapter_for
+from mmlens.prepare import prompt_lengths
 
-Device = Literal["cpu", "cuda"]
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-TILE, PATCH = 64, 8
-_SIDE = TILE // PATCH
-# Every grid of up to 8 x 8 tiles, so that a picture can be made for any length of prompt.
-_GRIDS = [[TILE * high, TILE * wide] for high in range(1, 9) for wide in range(1, 9)]
-_WORDS = ["<pad>", "<unk>", "<s>", "</s>", "<image>", *(f"w{i}" for i in range(500))]
-# The decoder's non-image tokens beside the question: beginning of text.
-_TEMPLATE_TOKENS = 1
+FamilyName = Literal["llava-next", "instructblip", "qwen2-vl", "qwen2-audio"]
+Backbone = Literal["hooked_transformer", "bridge"]
 _DOMAINS = 5
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """The random model: a Mistral decoder with grouped keys behind a small CLIP tower."""
-
-    layers: int = 6
-    d_model: int = 768
-    d_mlp: int = 2048
-    heads: int = 12
-    kv_heads: int = 4
-    vocab: int = 32_000
-    vision_layers: int = 3
-    vision_width: int = 128
-    positions: int = 8192
-
-    def __str__(self) -> str:
-        return (
-            f"{self.layers} layers, d_model {self.d_model}, d_mlp {self.d_mlp}, {self.heads} heads "
-            f"({self.kv_heads} for keys), vocabulary {self.vocab}"
-        )
+def family(name: FamilyName) -> Family:
+    """A family by its name."""
+    return import_module(f"benchmarks._{name.replace('-', '_')}").FAMILY
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much runs at once: samples, and tokens of each."""
+class Built:
+    """One random Hugging Face model, spliced once for each backbone.
 
-    samples: int
-    tokens: int
+    Attributes:
+        family: its family.
+        size: its size.
+        hooked: backbone -> the same Hugging Face model, hooked through it.
+    """
 
-    @classmethod
-    def parse(cls, text: str) -> Size:
-        """From ``4x500``: four samples of 500 tokens."""
-        samples, tokens = text.lower().split("x")
-        return cls(int(samples), int(tokens))
+    family: Family
+    size: ModelSize
+    hooked: Mapping[Backbone, mmlens.HookedMLLM]
 
     @property
-    def total(self) -> int:
-        """Tokens in all."""
-        return self.samples * self.tokens
+    def first(self) -> mmlens.HookedMLLM:
+        """Any of them: for what does not depend on the backbone."""
+        return next(iter(self.hooked.values()))
 
-    def __str__(self) -> str:
-        return f"{self.samples}x{self.tokens}"
+    def samples(self, size: Size) -> list[mmlens.Sample]:
+        """Samples of exactly ``size.tokens`` tokens, as many of them media's as the family can.
 
+        Raises:
+            ValueError: a prompt with media and one word is longer.
+        """
+        shapes = self.family.shapes(self.size)
+        least = self._sample(min(shapes), 1, 0)
+        (shortest,) = prompt_lengths(self.first, [least], "auto")
+        if not isinstance(shortest, int) or shortest > size.tokens:
+            raise ValueError(
+                f"A prompt of {self.family.name} needs at least {shortest} tokens; {size} given."
+            )
+        # Words that fill the prompt up if the media are the least.
+        words = size.tokens - shortest + 1
+        shape = max(s for s in shapes if s[0] - min(shapes)[0] < words)
+        words -= shape[0] - min(shapes)[0]
+        return [self._sample(shape, words, index) for index in range(size.samples)]
 
-def build(size: ModelSize, device: Device, dtype: Dtype, seed: int = 0) -> mmlens.HookedMLLM:
-    """A random model, spliced, with a processor."""
-    config = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=size.vision_width,
-            intermediate_size=4 * size.vision_width,
-            num_hidden_layers=size.vision_layers,
-            num_attention_heads=max(1, size.vision_width // 64),
-            image_size=TILE,
-            patch_size=PATCH,
-        ),
-        text_config=MistralConfig(
-            vocab_size=size.vocab,
-            hidden_size=size.d_model,
-            intermediate_size=size.d_mlp,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            num_key_value_heads=size.kv_heads,
-            max_position_embeddings=size.positions,
-            sliding_window=None,
-            tie_word_embeddings=False,
-        ),
-        image_token_index=_WORDS.index("<image>"),
-        image_grid_pinpoints=_GRIDS,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(seed)
-    hf = LlavaNextForConditionalGeneration(config)
-    hf.set_attn_implementation("sdpa")
-    return mmlens.splice(hf, _processor()).to(device, getattr(torch, dtype))
-
-
-def samples(size: Size, seed: int = 0) -> list[mmlens.Sample]:
-    """Samples of exactly ``size.tokens`` tokens, as many of them a picture's as grids allow."""
-    room = size.tokens - _TEMPLATE_TOKENS - 1
-    grids = [(_image_tokens(high, wide), high, wide) for high, wide in _GRIDS]
-    fitting = [grid for grid in grids if grid[0] <= room]
-    if not fitting:
-        raise ValueError(f"A prompt needs at least {min(grids)[0] + 2} tokens; {size} given.")
-    tokens, high, wide = max(fitting)
-    random = np.random.default_rng(seed)
-    return [
-        mmlens.Sample(
-            id=f"s{i}",
-            text=" ".join(f"w{w}" for w in random.integers(0, 500, room + 1 - tokens)),
-            images=(Image.fromarray(random.integers(0, 256, (high, wide, 3), dtype=np.uint8)),),
-            domain=f"domain {i % _DOMAINS}",
+    def _sample(self, shape: tuple[int, ...], words: int, index: int) -> mmlens.Sample:
+        chosen = np.random.default_rng(index).choice(vocabulary([]), words)
+        return mmlens.Sample(
+            id=f"s{index}",
+            text=" ".join(chosen),
+            domain=f"domain {index % _DOMAINS}",
+            **self.family.media(self.size, shape, index),
         )
-        for i in range(size.samples)
-    ]
 
 
-def _image_tokens(high: int, wide: int) -> int:
-    """Placeholders of a picture of ``high`` x ``wide`` pixels that fills its grid of tiles.
+def build(
+    name: FamilyName,
+    size: SizeName,
+    backbones: Sequence[Backbone],
+    device: Device,
+    dtype: Dtype,
+    seed: int = 0,
+) -> Built:
+    """A random model, made where and in the precision that it runs in, and hooked.
 
-    The base tile's patches, then the grid's, with a newline after every row.
+    The check on load is left out: the variants are compared with the bare model before they are
+    timed, at the sizes that are timed.
     """
-    return _SIDE**2 + (high // PATCH) * (wide // PATCH + 1)
-
-
-def _processor() -> LlavaNextProcessor:
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(_WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return LlavaNextProcessor(
-        image_processor=LlavaNextImageProcessorPil(
-            size={"shortest_edge": TILE},
-            crop_size={"height": TILE, "width": TILE},
-            image_grid_pinpoints=_GRIDS,
-        ),
-        tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            bos_token="<s>",
-            eos_token="</s>",
-            pad_token="<pad>",
-            unk_token="<unk>",
-            extra_special_tokens={"image_token": "<image>"},
-        ),
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template="{{ bos_token }} {% for m in messages %}{% for c in m['content'] %}"
-        "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }}{% endif %}"
-        "{% endfor %}{% endfor %}",
-    )
+    of = family(name)
+    config = of.config(of.sizes[size])
+    torch.manual_seed(seed)
+    # Neither a float32 copy nor one in the host's memory: 7B parameters take 14 GB as it is.
+    with torch.device(device):
+        hf = (
+            adapter_for(config)
+            .auto_class()
+            .from_config(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        )
+    processor = of.processor(of.sizes[size])
+    hooked: dict[Backbone, mmlens.HookedMLLM] = {
+        one: mmlens.splice(hf, processor, backbone=one, check=False) for one in backbones
+    }
+    return Built(of, of.sizes[size], hooked)
