@@ -311,7 +311,11 @@ def main(options: Options) -> None:
                 print(table(rows[-1:]).splitlines()[-1], flush=True)
     print("\n" + summary(rows))
     if options.out is not None:
-        options.out.write_text(f"{summary(rows)}\n\n{table(rows)}\n")
+        options.out.write_text(
+            "# Parity with plain Hugging Face\n\nWritten by `python -m experiments.parity --out "
+            f"{options.out}`; see there for what is compared.\n\n## The worst of each family\n\n"
+            f"{summary(rows)}\n\n## Every variant\n\n{table(rows)}\n"
+        )
 
 
 if __name__ == "__main__":
