@@ -188,9 +188,7 @@ def data_files(config: Config) -> dict[str, Path]:
     """The files of both splits."""
     folder = config.data
     if folder is None and (folder := demo_data(config.model)) is None:
-        raise MMLensError(
-            f"{config.model} is no demo, so it has no data of its own: give --data."
-        )
+        raise MMLensError(f"{config.model} is no demo, so it has no data of its own: give --data.")
     return {split: data_file(folder, split) for split in (config.train_split, config.test_split)}
 
 

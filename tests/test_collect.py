@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import mmlens
+from experiments.tiny import llava_next as tiny
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, TooManyFailuresError
 from mmlens.hooks import count
-from experiments.tiny import llava_next as tiny
 from tests.reference import activations
 
 MODULES = ("language", "vision", "projector")

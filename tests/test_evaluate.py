@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import mmlens
+from experiments.tiny import llava_next as tiny
 from mmlens.errors import SampleError, TooManyFailuresError
 from mmlens.evaluate import Setting, evaluate
 from mmlens.files import read_jsonl
-from experiments.tiny import llava_next as tiny
 
 
 @pytest.fixture(scope="module")

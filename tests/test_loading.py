@@ -8,10 +8,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import mmlens
+from experiments.tiny import llava_next as tiny
 from mmlens import adapter as adapter_module
 from mmlens.errors import MMLensError, UnsupportedModelError
 from mmlens_adapters.llava_next import LlavaNextAdapter
-from experiments.tiny import llava_next as tiny
 
 
 @pytest.fixture(scope="module")

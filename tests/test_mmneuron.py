@@ -12,8 +12,8 @@ import pytest
 
 import mmlens
 from experiments.mmneuron import Config, main
-from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
 from experiments.tiny import llava_next as tiny
+from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
 
 DOMAINS = ("red", "blue")
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import mmlens
-from mmlens.errors import HookError, SpliceError, UnsupportedModelError
 from experiments.tiny import llava_next as tiny
+from mmlens.errors import HookError, SpliceError, UnsupportedModelError
 from tests.reference import activations, close, zeroed_activations, zeroed_columns
 
 SIDES = ("left", "right")

@@ -27,7 +27,10 @@ def processor() -> SmolVLMProcessor:
     declare_missing_operators()
     from transformers import SmolVLMVideoProcessor
 
-    edges: dict[str, Any] = {"size": {"longest_edge": SIDE}, "max_image_size": {"longest_edge": TILE}}
+    edges: dict[str, Any] = {
+        "size": {"longest_edge": SIDE},
+        "max_image_size": {"longest_edge": TILE},
+    }
     return SmolVLMProcessor(
         SmolVLMImageProcessorPil(**edges),
         idefics_tokenizer(),
