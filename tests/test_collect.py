@@ -167,9 +167,9 @@ def test_the_counter_hook_agrees(tiny_model, samples):
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {root!r})
+from experiments.tiny import llava_next as tiny
 import torch, mmlens
 import mmlens.collection as module
-from experiments.tiny import llava_next as tiny
 torch.set_num_threads(1)
 model = mmlens.splice(tiny.model("mistral"), tiny.processor())
 samples = tiny.samples()
@@ -247,8 +247,8 @@ def test_a_checkpoint_of_other_settings_is_refused(mistral_model, samples, tmp_p
 RANKS = """
 import sys
 sys.path.insert(0, {root!r})
-import torch, mmlens
 from experiments.tiny import llava_next as tiny
+import torch, mmlens
 torch.set_num_threads(1)
 model = mmlens.splice(tiny.model("mistral"), tiny.processor())
 statistics = mmlens.collect(model, tiny.samples(), groups=("prompt", "image"), progress=False)

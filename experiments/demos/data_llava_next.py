@@ -188,10 +188,10 @@ def build(out: Path, source_folder: Path, seed: int = 0) -> None:
         write(made, out / f"{split}.parquet")
 
 
-def write(made: list[dict[str, object]], path: Path) -> None:
+def write(made: list[dict[str, object]], path: Path, schema: pa.Schema = SCHEMA) -> None:
     """Write rows so that a picture shared by several questions is stored once."""
     pq.write_table(
-        pa.Table.from_pylist(made, schema=SCHEMA),
+        pa.Table.from_pylist(made, schema=schema),
         path,
         compression="zstd",
         compression_level=19,

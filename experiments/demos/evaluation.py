@@ -1,11 +1,16 @@
 """Evaluation of a demo checkpoint: exact match of greedy answers,
-beside controls without the picture."""
+beside controls that show something else in the medium's place.
+
+A medium is a picture, a list of pictures, a sound or a video. What a demo's controls show is
+its own choice: any mapping of a name to one medium per row.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,71 +18,124 @@ import pandas as pd
 import torch
 from PIL import Image
 
-#: The controls, in the order of the tables.
-CONTROLS = ("blank", "black", "shuffled", "shuffled_any", "guess", "guess_domain")
+#: Answers of a model to texts, each about its medium.
+Answer = Callable[[Sequence[str], Sequence[Any]], list[str]]
+#: Columns of an evaluation that are not figures.
+KEYS = ("id", "domain", "question", "picture", "source", "answer")
+#: What a part of a message that holds a medium is called, by the column of the data.
+PARTS = {"images": "image", "audios": "audio", "videos": "video"}
+#: What a processor calls the media, by the column of the data.
+ARGUMENTS = {"images": "images", "audios": "audio", "videos": "videos"}
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A split as a table, with `answer` and a decoded `image` shared by the rows of a picture."""
+def open_picture(data: bytes) -> Image.Image:
+    """The bytes of a picture as an RGB image."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def read(
+    path: Path,
+    decoders: Mapping[str, Callable[[bytes], Any]] = MappingProxyType({"images": open_picture}),
+) -> pd.DataFrame:
+    """A split as a table, with `answer`, and a decoded `medium` shared by the rows that show it.
+
+    `decoders`: how the bytes of each media column are decoded. `kind` is the column that a row's
+    medium stands in; several media of a row make a list.
+    """
     table = pd.read_parquet(path)
-    decoded: dict[str, Image.Image] = {}
-    for name, images in zip(table.picture, table.images, strict=True):
-        if name not in decoded:
-            decoded[name] = Image.open(io.BytesIO(images[0]["bytes"])).convert("RGB")
+    decoded: dict[str, Any] = {}
+    kinds: dict[str, str] = {}
+    for column, decode in decoders.items():
+        for name, parts in zip(table.picture, table[column], strict=True):
+            if name not in decoded and parts is not None and len(parts):
+                media = [decode(part["bytes"]) for part in parts]
+                decoded[name] = media[0] if len(media) == 1 else media
+                kinds[name] = column
     table["answer"] = table.answers.str[0]
-    table["image"] = table.picture.map(decoded)
-    return table.drop(columns="images")
+    table["medium"] = table.picture.map(decoded)
+    table["kind"] = table.picture.map(kinds)
+    return table.drop(columns=list(decoders))
+
+
+def size(medium: Any) -> tuple[int, ...]:
+    """The size of a medium, to sort by: width and height of a picture, shape of an array."""
+    if isinstance(medium, list):
+        return tuple(number for part in medium for number in size(part))
+    return medium.size if isinstance(medium, Image.Image) else tuple(medium.shape)
 
 
 @torch.inference_mode()
 def answer(
-    model: Any, processor: Any, texts: Sequence[str], images: Sequence[Image.Image], batch: int = 64
+    model: Any,
+    processor: Any,
+    texts: Sequence[str],
+    media: Sequence[Any],
+    kind: str = "images",
+    batch: int = 64,
+    **options: Any,
 ) -> list[str]:
-    """Greedy answers through the chat template and `generate`; the same question is asked once."""
-    keys = [(text, id(image)) for text, image in zip(texts, images, strict=True)]
-    asked = dict(zip(keys, zip(texts, images, strict=True), strict=True))
-    rows = sorted(asked.items(), key=lambda item: item[1][1].size)  # little padding
+    """Greedy answers through the chat template and `generate`; the same question is asked once.
+
+    A processor without a chat template is given the bare question.
+
+    `kind`: the data's column of these media. `options`: what else the processor is to be told,
+    such as a sampling rate.
+    """
+    keys = [(text, id(medium)) for text, medium in zip(texts, media, strict=True)]
+    asked = dict(zip(keys, zip(texts, media, strict=True), strict=True))
+    rows = sorted(asked.items(), key=lambda item: size(item[1][1]))  # little padding
+    has_chat = getattr(processor, "chat_template", None) is not None
     written: dict[tuple[str, int], str] = {}
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         prompts = []
-        for _, (text, _) in part:
-            content = [{"type": "image"}, {"type": "text", "text": text}]
+        for _, (text, medium) in part:
+            count = len(medium) if isinstance(medium, list) else 1
+            content = [{"type": PARTS[kind]}] * count + [{"type": "text", "text": text}]
             message = [{"role": "user", "content": content}]
-            prompts.append(processor.apply_chat_template(message, add_generation_prompt=True))
-        shown = [image for _, (_, image) in part]
-        inputs = processor(text=prompts, images=shown, padding=True, return_tensors="pt")
-        tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+            prompts.append(
+                processor.apply_chat_template(message, add_generation_prompt=True)
+                if has_chat
+                else text
+            )
+        shown = {ARGUMENTS[kind]: [medium for _, (_, medium) in part]}
+        inputs = processor(text=prompts, **shown, padding=True, return_tensors="pt", **options)
+        tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False)
         new = tokens[:, inputs["input_ids"].shape[1] :]
         found = processor.batch_decode(new, skip_special_tokens=True)
         written |= {key: text.strip() for (key, _), text in zip(part, found, strict=True)}
     return [written[key] for key in keys]
 
 
-def replacements(table: pd.DataFrame, seed: int = 0) -> dict[str, list[Image.Image]]:
-    """Each control's pictures: grey, black, another of the same domain, another of any domain."""
-    rng = np.random.default_rng(seed)
-    plain = {}
+def plain_pictures(pictures: Sequence[Image.Image]) -> dict[str, list[Image.Image]]:
+    """A grey and a black picture of the size of each picture."""
+    found = {}
     for name, shade in (("blank", (128, 128, 128)), ("black", (0, 0, 0))):
-        made = {size: Image.new("RGB", size, shade) for size in {i.size for i in table.image}}
-        plain[name] = [made[image.size] for image in table.image]
+        made = {size: Image.new("RGB", size, shade) for size in {p.size for p in pictures}}
+        found[name] = [made[picture.size] for picture in pictures]
+    return found
+
+
+def shuffles(table: pd.DataFrame, seed: int = 0) -> dict[str, list[Any]]:
+    """Another medium in the place of each: of the same domain, and of any domain."""
+    rng = np.random.default_rng(seed)
     first = table.drop_duplicates("picture")
-    within: dict[str, Image.Image] = {}
+    within: dict[str, Any] = {}
     for _, group in first.groupby("domain"):
-        within |= dict(zip(group.picture, _others(list(group.image), rng), strict=True))
-    anywhere = dict(zip(first.picture, _others(list(first.image), rng), strict=True))
-    return plain | {
+        within |= dict(zip(group.picture, _others(list(group.medium), rng), strict=True))
+    anywhere = dict(zip(first.picture, _others(list(first.medium), rng), strict=True))
+    return {
         "shuffled": [within[name] for name in table.picture],
         "shuffled_any": [anywhere[name] for name in table.picture],
     }
 
 
-def _others(images: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
-    """The same images with every one in another's place."""
-    order = rng.permutation(len(images))
-    moved = np.empty(len(images), dtype=int)
+def _others(media: list[Any], rng: np.random.Generator) -> list[Any]:
+    """The same media with every one in another's place."""
+    order = rng.permutation(len(media))
+    moved = np.empty(len(media), dtype=int)
     moved[order] = np.roll(order, 1)
-    return [images[index] for index in moved]
+    return [media[index] for index in moved]
 
 
 def guesses(train: pd.DataFrame, test: pd.DataFrame, by: list[str]) -> pd.Series:
@@ -92,19 +150,21 @@ def guesses(train: pd.DataFrame, test: pd.DataFrame, by: list[str]) -> pd.Series
 
 
 def evaluate(
-    model: Any,
-    processor: Any,
     train: pd.DataFrame,
     test: pd.DataFrame,
+    answer: Answer,
+    controls: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     *,
-    controls: bool = True,
     log: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """One column of right/wrong for the model and for each control, beside the rows' keys."""
-    result: Any = test[["id", "domain", "question", "picture", "source", "answer"]].copy()
-    shown = {"accuracy": list(test.image)} | (replacements(test) if controls else {})
-    for name, images in shown.items():
-        result[f"{name}_text"] = answer(model, processor, list(test.text), images)
+    """One column of right/wrong for the model and for each control, beside the rows' keys.
+
+    `test` has the columns `text`, `medium` and `KEYS`; `controls` maps the name of a control to the
+    media shown instead, one per row. Best guesses from the answers of `train` come last.
+    """
+    result: Any = test[list(KEYS)].copy()
+    for name, media in ({"accuracy": test.medium} | dict(controls)).items():
+        result[f"{name}_text"] = answer(list(test.text), list(media))
         result[name] = result[f"{name}_text"] == result.answer
         log(f"{name}: {result[name].mean():.4f}")
     result["guess"] = guesses(train, test, ["question"]) == result.answer
@@ -124,28 +184,40 @@ def interval(
     return float(low), float(high)
 
 
-def tables(result: pd.DataFrame) -> dict[str, Any]:
-    """Accuracy, interval and controls by domain, by question and by both, as plain types."""
-    names = ["accuracy", *(name for name in CONTROLS if name in result)]
+def figures(part: Any, controls: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, controls, interval and counts of some rows of an evaluation, as plain types."""
+    found: dict[str, Any] = {
+        name: round(float(part[name].mean()), 4) for name in ("accuracy", *controls)
+    }
+    found["interval"] = [round(value, 4) for value in interval(part, "accuracy")]
+    return found | {
+        "questions": len(part),
+        "pictures": int(part.picture.nunique()),
+        "sources": int(part.source.nunique()),
+    }
 
-    def figures(part: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {name: round(float(part[name].mean()), 4) for name in names}
-        found["interval"] = [round(value, 4) for value in interval(part, "accuracy")]
-        return found | {
-            "questions": len(part),
-            "pictures": int(part.picture.nunique()),
-            "sources": int(part.source.nunique()),
-        }
 
+def by(result: pd.DataFrame, key: Any, controls: Sequence[str]) -> dict[str, Any]:
+    """The figures of each group of an evaluation."""
+    return {str(name): figures(part, controls) for name, part in result.groupby(key)}
+
+
+def tables(result: pd.DataFrame, controls: Sequence[str] | None = None) -> dict[str, Any]:
+    """Accuracy, interval and controls by domain, by question and by both, as plain types.
+
+    `controls`: the controls to name, all that `result` has by default.
+    """
+    if controls is None:
+        controls = [name for name in result if result[name].dtype == bool and name != "accuracy"]
     grid: Any = result.pivot_table(
         index="domain", columns="question", values="accuracy", aggfunc="mean"
     )
     return {
-        "overall": figures(result),
-        "domain": {str(key): figures(part) for key, part in result.groupby("domain")},
-        "question": {str(key): figures(part) for key, part in result.groupby("question")},
+        "overall": figures(result, controls),
+        "domain": by(result, "domain", controls),
+        "question": by(result, "question", controls),
         "domain_question": {
-            str(domain): {str(q): round(float(v), 4) for q, v in row.items()}
+            str(domain): {str(q): round(float(v), 4) for q, v in row.dropna().items()}
             for domain, row in grid.iterrows()
         },
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,8 +34,19 @@ TEMPLATE = (
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 
 
-def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the words of `texts` and of the chat template."""
+def build_tokenizer(
+    texts: Sequence[str],
+    special: Sequence[str] = SPECIAL,
+    *,
+    bos: str | None = "<s>",
+    eos: str = "</s>",
+    pad: str = "<pad>",
+    extra: Mapping[str, str] = MappingProxyType({"image_token": "<image>"}),
+) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the words of `texts` and of the chat template.
+
+    `special`: the special tokens, in the order of their ids; `extra`: names for further ones.
+    """
     normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     splitter = pre_tokenizers.BertPreTokenizer()
     words = {
@@ -42,24 +54,25 @@ def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         for text in [*texts, "user: assistant: system: . , ? !"]
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     }
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, *sorted(words)])}
+    vocabulary = {word: index for index, word in enumerate([*special, *sorted(words)])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.normalizer, backend.pre_tokenizer = normalizer, splitter
     backend.decoder = decoders.WordPiece(
         prefix="##", cleanup=True
     )  # joins words, closes up punctuation
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
-    )
+    if bos is not None:
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
+        bos_token=bos,
+        eos_token=eos,
         unk_token="<unk>",
-        pad_token="<pad>",
+        pad_token=pad,
         padding_side="left",
         model_max_length=512,
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=dict(extra),
     )
 
 

@@ -1,8 +1,12 @@
-"""Training of a demo model: a warm-up of its tower, then questions packed behind each picture."""
+"""Training of a demo model: a warm-up of its tower, then questions packed behind each picture.
+
+What is said of pictures holds for sounds and videos as well.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,15 +29,15 @@ class Trainee(Protocol):
         """The prompt of a question, with one placeholder for its picture."""
         ...
 
-    def whiten(self, images: Sequence[Any]) -> None:
+    def whiten(self, media: Sequence[Any], /) -> None:
         """Initialise the tower from some training pictures."""
         ...
 
-    def tower(self, images: Sequence[Any]) -> Tensor:
+    def tower(self, media: Sequence[Any], /) -> Tensor:
         """Pooled features of the tower, `[pictures, features]`."""
         ...
 
-    def media(self, images: Sequence[Any]) -> list[Tensor]:
+    def media(self, media: Sequence[Any], /) -> list[Tensor]:
         """The embeddings that stand for each picture in the prompt, `[tokens, width]`."""
         ...
 
@@ -52,9 +56,9 @@ class Trainee(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """A picture with the answers that hold for it, by question type."""
+    """A medium (a picture, a sound, a video) with the answers that hold for it, by question type."""
 
-    image: Any
+    medium: Any
     answers: dict[str, str]
     first: tuple[str, ...] = ()
     """Question types that are always asked."""
@@ -86,6 +90,9 @@ class Recipe:
     steps: tuple[int, ...] = (900, 700)
     """Steps of joint training, a cosine each."""
     batch: int = 32
+    """Pictures of a step of joint training."""
+    warmup_batch: int = 64
+    """Pictures of a step of the tower's warm-up."""
     packed: int = 3
     """Questions packed behind a picture."""
     tower_lr: float = 6e-3
@@ -96,6 +103,8 @@ class Recipe:
     adam_ratio: float = 0.4
     """AdamW's learning rate as a share of Muon's."""
     weight_decay: float = 0.01
+    tower: str = "vision_tower"
+    """What the names of the tower's parameters contain; alternatives are separated by `|`."""
 
 
 @dataclass
@@ -209,16 +218,26 @@ class Packer:
         """Mean cross-entropy over the answers' tokens."""
         trainee = self.trainee
         ids, labels = self.slots(examples, packed, rng)
-        media = trainee.media([example.image for example in examples])
+        media = trainee.media([example.medium for example in examples])
         prefix = trainee.embed(torch.tensor(self.prefix))
         heads = [torch.cat([prefix, features]) for features in media]
         lengths = torch.tensor([len(head) for head in heads])
         head = nn.utils.rnn.pad_sequence(heads, batch_first=True)
         embeddings = torch.cat([head, trainee.embed(ids.flatten(1))], 1)
         mask, positions = pack_mask(lengths, head.shape[1], packed, self.slot)
+        positions = self.positions(examples, positions, head.shape[1])
         hidden = trainee.decode(embeddings, mask, positions)[:, head.shape[1] :]
         asked = labels.flatten(1) != -100
         return nn.functional.cross_entropy(trainee.logits(hidden[asked]), labels.flatten(1)[asked])
+
+    def positions(
+        self,
+        examples: Sequence[Example],  # noqa: ARG002
+        text: Tensor,
+        head: int,  # noqa: ARG002
+    ) -> Tensor:
+        """The decoder's positions, from those of plain text; `head`: tokens before the slots."""
+        return text
 
 
 def pack_mask(lengths: Tensor, head: int, packed: int, slot: int) -> tuple[Tensor, Tensor]:
@@ -285,8 +304,8 @@ def warm_up(
     rng = np.random.default_rng(recipe.seed + 1000 * cycle)
     if cycle == 0:
         chosen = rng.integers(size, size=600)
-        trainee.whiten([pictures.draw(int(index), rng).image for index in chosen])
-    width = trainee.tower([pictures.draw(0, rng).image]).shape[-1]
+        trainee.whiten([pictures.draw(int(index), rng).medium for index in chosen])
+    width = trainee.tower([pictures.draw(0, rng).medium]).shape[-1]
     heads = nn.ModuleDict(
         {f"on_{key}": nn.Linear(width, len(names)) for key, names in classes.items()}
     )
@@ -294,13 +313,13 @@ def warm_up(
         question: {name: code for code, name in enumerate(names)}
         for question, names in classes.items()
     }
-    tower = [(n, p) for n, p in trainee.model.named_parameters() if "vision_tower" in n]
+    tower = [(n, p) for n, p in trainee.model.named_parameters() if re.search(recipe.tower, n)]
     named = [*tower, *((f"head.{n}", p) for n, p in heads.named_parameters())]
     optims = optimizers(iter(named), recipe.tower_lr, recipe)
     started = time.monotonic()
-    for step, indices in enumerate(batches(size, 2 * recipe.batch, steps, rng)):
+    for step, indices in enumerate(batches(size, recipe.warmup_batch, steps, rng)):
         examples = [pictures.draw(int(index), rng) for index in indices]
-        features = trainee.tower([example.image for example in examples])
+        features = trainee.tower([example.medium for example in examples])
         losses = {}
         for question in classes:
             target = [
@@ -342,16 +361,15 @@ def train(
     """Train the whole model on packed questions."""
     rng = np.random.default_rng(recipe.seed + 1 + 1000 * cycle)
     named = list(trainee.model.named_parameters())
-    tower = [(name, parameter) for name, parameter in named if "vision_tower" in name]
-    others = [(name, parameter) for name, parameter in named if "vision_tower" not in name]
+    tower = [(n, p) for n, p in named if re.search(recipe.tower, n)]
+    others = [(n, p) for n, p in named if not re.search(recipe.tower, n)]
     steps, lr = recipe.steps[cycle], recipe.lr[cycle]
     optims = optimizers(iter(others), lr, recipe)
     optims += optimizers(iter(tower), lr * recipe.tower_share, recipe)
     started, recent = time.monotonic(), []
     for step, indices in enumerate(batches(len(pictures), recipe.batch, steps, rng)):
-        loss = packer.loss(
-            [pictures.draw(int(index), rng) for index in indices], recipe.packed, rng
-        )
+        examples = [pictures.draw(int(index), rng) for index in indices]
+        loss = packer.loss(examples, recipe.packed, rng)
         take_step(optims, loss, step, steps)
         recent.append(loss.item())
         if step % 25 == 24:
