@@ -8,7 +8,6 @@ from transformer_lens.hook_points import HookPoint
 
 import mmlens
 from experiments.tiny import llava_next, qwen2_vl
-from mmlens import exchange
 from mmlens.backbone import has_hooked_transformer
 from mmlens.check import CHECKS, make_probe, probe_samples, self_check
 from mmlens.errors import SelfCheckError
@@ -45,6 +44,8 @@ def test_without_a_processor_the_text_is_checked():
 
 @needs_hooked_transformer
 def test_plain_rotary_positions_in_place_of_multimodal_ones_are_caught(monkeypatch):
+    from mmlens import exchange
+
     model = spliced(qwen2_vl, "hooked_transformer")
     rotary = model.adapter.decoder().rotary
 
@@ -61,6 +62,8 @@ def test_plain_rotary_positions_in_place_of_multimodal_ones_are_caught(monkeypat
 @torch.no_grad()
 @needs_hooked_transformer
 def test_a_dropped_mask_is_caught(monkeypatch):
+    from mmlens import exchange
+
     model = spliced(llava_next, "hooked_transformer")
     call = exchange.LayerCall
     monkeypatch.setattr(
