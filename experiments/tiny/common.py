@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,23 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     """Noise in three colours."""
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
+
+
+def asked(kind: str, media: Sequence[Any]) -> list[Sample]:
+    """A question for each medium, one medium each, of four lengths; ``red`` and ``blue`` in turn."""
+    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
+    return [
+        replace(
+            Sample(f"s{i}", texts[i % 4], answers=("a",), domain="red" if i % 2 else "blue"),
+            **{f"{kind}s": (one,)},
+        )
+        for i, one in enumerate(media)
+    ]
+
+
+def pictures(shapes: Sequence[tuple[int, int]], count: int) -> list[Sample]:
+    """A question for each of ``count`` pictures, whose (width, height) go round ``shapes``."""
+    return asked("image", [picture(*shapes[i % len(shapes)], seed=i) for i in range(count)])
 
 
 def video(frames: int, width: int, height: int, seed: int = 0) -> list[Image.Image]:

@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-from experiments.tiny.common import TinyFamily, picture, sharpened, tokenizer, vocabulary
+from experiments.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
 from mmlens.samples import Sample
 
 SIDE, PATCH = 24, 4
@@ -110,18 +110,7 @@ def model(seed: int = 0, tied: bool = True, **text: Any) -> Gemma3ForConditional
 
 def samples() -> list[Sample]:
     """Pictures of several sizes and shapes, prompts of several lengths, none and two pictures."""
-    shapes = [(24, 24), (40, 16), (15, 37), (31, 33)]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    rows = [
-        Sample(
-            id=f"s{i}",
-            text=texts[i % 4],
-            images=(picture(*shapes[i % 4], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(8)
-    ]
+    rows = pictures([(24, 24), (40, 16), (15, 37), (31, 33)], 8)
     two = (picture(16, 16, 8), picture(33, 16, 9))
     rows.append(Sample("two", "w4 w5", two, answers=("a",), domain="red"))
     rows.append(Sample("none", "what is a dog ?", (), answers=("a",), domain="blue"))

@@ -14,7 +14,7 @@ from transformers import (
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from experiments.tiny.common import TinyFamily, picture, sharpened, tokenizer, vocabulary
+from experiments.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
 from mmlens.samples import Sample
 
 TILE, PATCH, STACK = 16, 4, 2
@@ -117,18 +117,7 @@ def model(seed: int = 0, tied: bool = False, **text: Any) -> Idefics3ForConditio
 
 def samples() -> list[Sample]:
     """Pictures of several sizes and shapes, prompts of several lengths, none and two pictures."""
-    shapes = [(16, 16), (48, 9), (15, 37), (31, 33)]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    rows = [
-        Sample(
-            id=f"s{i}",
-            text=texts[i % 4],
-            images=(picture(*shapes[i % 4], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(6)
-    ]
+    rows = pictures([(16, 16), (48, 9), (15, 37), (31, 33)], 6)
     two = (picture(60, 16, 8), picture(16, 50, 9))
     rows.append(Sample("two", "w4 w5", two, answers=("a",), domain="red"))
     rows.append(Sample("none", "what is a dog ?", (), answers=("a",), domain="blue"))

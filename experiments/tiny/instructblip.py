@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from experiments.tiny.common import TinyFamily, picture, sharpened, tokenizer, vocabulary
+from experiments.tiny.common import TinyFamily, pictures, sharpened, tokenizer, vocabulary
 from mmlens.samples import Sample
 
 SIDE, PATCH, QUERIES = 16, 8, 5
@@ -100,18 +100,7 @@ def model(
 
 def samples() -> list[Sample]:
     """One picture each, of several sizes and shapes; questions of several lengths."""
-    shapes = [(16, 16), (40, 16), (15, 37), (31, 33), (64, 48)]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    return [
-        Sample(
-            id=f"s{i}",
-            text=texts[i % 4],
-            images=(picture(*shapes[i % 5], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(9)
-    ]
+    return pictures([(16, 16), (40, 16), (15, 37), (31, 33), (64, 48)], 9)
 
 
 FAMILY = TinyFamily(

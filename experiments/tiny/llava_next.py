@@ -18,7 +18,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
     LlavaNextImageProcessorPil,
 )
 
-from experiments.tiny.common import TinyFamily, picture, sharpened, tokenizer, vocabulary
+from experiments.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
 from mmlens.samples import Sample
 
 TILE, PATCH = 16, 8
@@ -104,18 +104,7 @@ def model(
 
 def samples() -> list[Sample]:
     """Pictures of several sizes and shapes, prompts of several lengths, none and two pictures."""
-    shapes = [(16, 16), (40, 16), (15, 37), (31, 33)]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    rows = [
-        Sample(
-            id=f"s{i}",
-            text=texts[i % 4],
-            images=(picture(*shapes[i % 4], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(8)
-    ]
+    rows = pictures([(16, 16), (40, 16), (15, 37), (31, 33)], 8)
     two = (picture(16, 16, 8), picture(33, 16, 9))
     rows.append(Sample("two", "w4 w5", two, answers=("a",), domain="red"))
     rows.append(Sample("none", "what is a dog ?", (), answers=("a",), domain="blue"))

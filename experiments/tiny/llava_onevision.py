@@ -15,7 +15,15 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 
-from experiments.tiny.common import TinyFamily, picture, sharpened, tokenizer, video, vocabulary
+from experiments.tiny.common import (
+    TinyFamily,
+    picture,
+    pictures,
+    sharpened,
+    tokenizer,
+    video,
+    vocabulary,
+)
 from mmlens.samples import Sample
 from mmlens.torchvision_operators import declare_missing_operators
 
@@ -103,18 +111,7 @@ def model(
 
 def samples() -> list[Sample]:
     """Pictures of several sizes and shapes, two and three in a prompt, videos, both, and none."""
-    shapes = [(24, 24), (90, 20), (15, 37), (75, 80)]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    rows = [
-        Sample(
-            id=f"s{i}",
-            text=texts[i],
-            images=(picture(*shapes[i], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(4)
-    ]
+    rows = pictures([(24, 24), (90, 20), (15, 37), (75, 80)], 4)
     two = (picture(16, 16, 8), picture(33, 16, 9))
     rows.append(Sample("two", "w4 w5", two, answers=("a",), domain="red"))
     three = (*two, picture(60, 30, 10))

@@ -12,7 +12,15 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from experiments.tiny.common import TinyFamily, picture, sharpened, tokenizer, video, vocabulary
+from experiments.tiny.common import (
+    TinyFamily,
+    picture,
+    pictures,
+    sharpened,
+    tokenizer,
+    video,
+    vocabulary,
+)
 from mmlens.samples import Sample
 from mmlens.torchvision_operators import declare_missing_operators
 
@@ -121,18 +129,7 @@ def model(seed: int = 0, tied: bool = False, **text: Any) -> Qwen2VLForCondition
 
 def samples() -> list[Sample]:
     """Pictures and videos of several sizes, two of them, one of each, and none in a prompt."""
-    shapes = [(16, 16), (40, 16), (15, 37), (31, 33)]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    rows = [
-        Sample(
-            id=f"s{i}",
-            text=texts[i % 4],
-            images=(picture(*shapes[i % 4], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(4)
-    ]
+    rows = pictures([(16, 16), (40, 16), (15, 37), (31, 33)], 4)
     two, still, clip = (
         (picture(24, 8, 8), picture(17, 30, 9)),
         picture(20, 20, 10),

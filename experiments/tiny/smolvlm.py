@@ -8,7 +8,7 @@ from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLM
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from experiments.tiny.common import TinyFamily, picture, sharpened, video
+from experiments.tiny.common import TinyFamily, picture, pictures, sharpened, video
 from experiments.tiny.idefics3 import (
     CHAT,
     FEATURES,
@@ -51,18 +51,7 @@ def model(seed: int = 0, tied: bool = True, **text: Any) -> SmolVLMForConditiona
 
 def samples() -> list[Sample]:
     """Pictures of several sizes and shapes, videos of different lengths, both, two, and none."""
-    shapes = [(16, 16), (48, 9), (15, 37), (31, 33)]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    rows = [
-        Sample(
-            id=f"s{i}",
-            text=texts[i],
-            images=(picture(*shapes[i], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(4)
-    ]
+    rows = pictures([(16, 16), (48, 9), (15, 37), (31, 33)], 4)
     two = (picture(60, 16, 8), picture(16, 50, 9))
     rows.append(Sample("two", "w4 w5", two, answers=("a",), domain="red"))
     clips = (tuple(video(3, 32, 24, 1)), tuple(video(2, 9, 20, 2)))

@@ -20,7 +20,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from experiments.tiny.common import TinyFamily, sharpened, sound, vocabulary
+from experiments.tiny.common import TinyFamily, asked, sharpened, sound, vocabulary
 from mmlens.samples import Sample
 
 RATE, HOP, MELS = 16000, 160, 8
@@ -144,17 +144,7 @@ def samples() -> list[Sample]:
     """Sounds of several lengths and rates, prompts of several lengths, none and two sounds."""
     lengths = [0.11, 0.32, 0.5, 0.97]
     rates = [RATE, 8000, 44100, RATE, 22050]
-    texts = ["what is this ?", "what is shown here ? a cat", "w1 w2 w3", "one dog"]
-    rows = [
-        Sample(
-            id=f"s{i}",
-            text=texts[i % 4],
-            audios=(sound(lengths[i % 4], rates[i % 5], seed=i),),
-            answers=("a",),
-            domain="red" if i % 2 else "blue",
-        )
-        for i in range(7)
-    ]
+    rows = asked("audio", [sound(lengths[i % 4], rates[i % 5], i) for i in range(7)])
     two = (sound(0.2, seed=8), sound(0.63, seed=9))
     rows.append(Sample("two", "w4 w5", audios=two, answers=("a",), domain="red"))
     rows.append(Sample("none", "what is a dog ?", answers=("a",), domain="blue"))
