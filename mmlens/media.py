@@ -21,6 +21,7 @@ import soxr
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
+from mmlens.containers import MATROSKA, check_length, has_boxes
 from mmlens.errors import MediaError
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,6 @@ _READABLE = {
 
 #: What counts as a frame in a folder; other files there (notes, thumbnails' indices) are left alone.
 _FRAME_FILES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
-_MATROSKA = b"\x1a\x45\xdf\xa3"
 
 _Size = TypeVar("_Size")
 
@@ -260,7 +259,7 @@ def _container_or_none(video: Any) -> Iterator[Any]:
         if not _is_container(opened.read(12)):
             yield None
             return
-        _check_length(opened)
+        check_length(opened)
         av = _pyav()
         try:
             # An open file, not its name: FFmpeg would follow names to other files and hosts.
@@ -273,9 +272,9 @@ def _container_or_none(video: Any) -> Iterator[Any]:
 
 
 def _is_container(head: bytes) -> bool:
-    if _has_boxes(head):
+    if has_boxes(head):
         return head[4:12] not in (b"ftypavif", b"ftypavis")  # pictures, to Pillow
-    return head[:4] == _MATROSKA or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+    return head[:4] == MATROSKA or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 
 
 def _pyav() -> Any:
@@ -378,7 +377,7 @@ def audio_length(audio: Audio, rate: int) -> int:
 @contextmanager
 def _sound(audio: Any) -> Iterator[soundfile.SoundFile]:
     with _decoding(audio, "sound"), _stream(audio, "sound") as opened:
-        _check_length(opened)
+        check_length(opened)
         # The file's name would choose the format where it ends in .raw; the content shall.
         unnamed: Any = _Unnamed(opened)
         with soundfile.SoundFile(unnamed) as file:
@@ -523,77 +522,6 @@ def _stream(medium: Any, noun: str) -> io.BufferedIOBase:
     if not path.is_file():
         raise MediaError(f"The {noun} {path} is not a file; {_READABLE[noun]}.")
     return path.open("rb")
-
-
-def _check_length(file: io.BufferedIOBase) -> None:
-    """Refuse a file that ends before its own header says; most decoders just stop there."""
-    there = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    head = file.read(64)
-    announced = _boxes_end(file, there) if _has_boxes(head) else _announced_bytes(head)
-    cut = head[:4] == b"OggS" and not _is_whole_ogg(file, there)
-    file.seek(0)
-    if cut:
-        raise ValueError("it is truncated, without the page that ends an OGG")
-    if announced is not None and announced > there:
-        raise ValueError(f"it is truncated, with {there} of {announced} bytes there")
-
-
-def _has_boxes(head: bytes) -> bool:
-    """Whether these are the first bytes of an MP4 or MOV, which are boxes one behind another."""
-    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-
-
-def _boxes_end(file: io.BufferedIOBase, there: int) -> int:
-    """Where the last box ends that starts within the first ``there`` bytes."""
-    end = 0
-    while end < there:
-        file.seek(end)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:  # too long for four bytes: it stands behind the name
-            size = int.from_bytes(head[8:16], "big")
-        if size < 8:  # up to the end of the file, or no box at all
-            return there
-        end += size
-    return end
-
-
-def _is_whole_ogg(file: io.BufferedIOBase, there: int) -> bool:
-    """Whether the last page is there to its end, and says that it is the last."""
-    file.seek(max(0, there - 65307))  # the longest page
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return False
-    return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _announced_bytes(head: bytes) -> int | None:
-    """The length of a RIFF, AIFF or Matroska file by its header; None where it tells none."""
-    if head[:4] in (b"RIFF", b"FORM"):
-        size = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
-        # Whoever writes to a pipe does not know the length, and puts zero or the largest there.
-        # Some count the eight bytes of this header as well, so those are not insisted on.
-        return size if 0 < size < 0x7FFF0000 else None
-    if head[:4] == _MATROSKA:
-        size, start = _matroska_size(head, 4)
-        segment = None if size is None else start + size
-        if segment is None or head[segment : segment + 4] != b"\x18\x53\x80\x67":
-            return None
-        size, start = _matroska_size(head, segment + 4)
-        return None if size is None else start + size
-    return None
-
-
-def _matroska_size(head: bytes, at: int) -> tuple[int | None, int]:
-    """The size written at ``at``, None where it is left open, and where what it measures starts."""
-    if at >= len(head) or head[at] == 0:
-        return None, at
-    # The leading zero bits of the first byte say how many bytes follow; the rest is the number.
-    width = 9 - head[at].bit_length()
-    number = int.from_bytes(head[at : at + width], "big") - (1 << (7 * width))
-    return (None if number == (1 << (7 * width)) - 1 else number), at + width
 
 
 def _described(medium: Any, noun: str, article: str = "The") -> str:
