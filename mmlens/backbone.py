@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -14,6 +15,10 @@ from mmlens.adapter import Adapter
 from mmlens.errors import UnsupportedModelError
 
 BackboneName = Literal["auto", "hooked_transformer", "bridge"]
+NO_ATTENTIONS = (
+    "output_attentions is not given inside the splice: cache the hooks "
+    "'blocks.{layer}.attn.hook_pattern' instead, or call the model outside it."
+)
 logger = logging.getLogger(__name__)
 
 
@@ -71,6 +76,40 @@ class Backbone(Protocol):
     def why_silent(self, name: str) -> str | None:
         """Why an existing hook point cannot fire, in a sentence; None where it can."""
         ...
+
+
+class Exchange:
+    """Entering and leaving a backbone's exchange, the same for all of them.
+
+    Attributes:
+        depth: nesting of the exchange.
+        passes: forward passes of the first layer so far.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.passes = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Enter the exchange; entering it again inside changes nothing."""
+        with ExitStack() as stack:
+            if not self.depth:
+                self.refresh()
+                self._exchange(stack)
+            self.depth += 1
+            try:
+                yield
+            finally:
+                self.depth -= 1
+
+    def refresh(self) -> None:
+        """See :meth:`Backbone.refresh`."""
+        raise NotImplementedError
+
+    def _exchange(self, stack: ExitStack) -> None:
+        """Begin the exchange; what ends it goes onto the stack."""
+        raise NotImplementedError
 
 
 def build_backbone(adapter: Adapter, name: BackboneName = "auto") -> Backbone:

@@ -8,8 +8,8 @@ instance attribute ``forward`` that is taken away on leaving.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,13 +19,10 @@ from transformer_lens.hook_points import HookPoint
 
 from mmlens.adapter import Adapter
 from mmlens.attention import LayerCall, SpliceContext
+from mmlens.backbone import NO_ATTENTIONS, Exchange
 from mmlens.errors import SpliceError
 from mmlens.hooked_transformer import build_hooked_transformer, share_weights
 
-_NO_ATTENTIONS = (
-    "output_attentions is not given inside the splice: cache the hooks "
-    "'blocks.{layer}.attn.hook_pattern' instead, or call the model outside it."
-)
 # Hook points that TransformerLens itself switches on by a flag of the config.
 _SWITCHES = {
     "attn.hook_result": "use_attn_result",
@@ -39,7 +36,7 @@ _SWITCHES = {
 Fingerprint = tuple[tuple[tuple[str, type], ...], tuple[tuple[Any, ...], ...]]
 
 
-class Splice:
+class Splice(Exchange):
     """The exchange of one Hugging Face model's decoder for a HookedTransformer's blocks.
 
     It is the backbone ``hooked_transformer`` (see :class:`mmlens.backbone.Backbone`).
@@ -55,14 +52,13 @@ class Splice:
     gated = True
 
     def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
         self.adapter, self.context = adapter, SpliceContext()
         config = adapter.backbone_config()
         self.model: HookedTransformer = build_hooked_transformer(
             config, adapter.backbone_weights(config), self.context
         )
         self.hook_dict: dict[str, HookPoint] = dict(self.model.hook_dict)
-        self.depth = 0
-        self.passes = 0
         self._built_from = self._fingerprint()
 
     @property
@@ -79,26 +75,6 @@ class Splice:
                     "TransformerLens."
                 )
         return None
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Enter the exchange; entering it again inside changes nothing."""
-        if self.depth:
-            self.depth += 1
-            try:
-                yield
-            finally:
-                self.depth -= 1
-            return
-        self.refresh()
-        with ExitStack() as stack:
-            self._exchange(stack)
-            self.depth += 1
-            try:
-                yield
-            finally:
-                self.depth -= 1
-                self.context.call = None
 
     def refresh(self) -> None:
         """Follow the Hugging Face model to where its weights are now.
@@ -140,7 +116,7 @@ class Splice:
     def _exchange(self, stack: ExitStack) -> None:
         decoder = self.adapter.decoder()
         if decoder.config.output_attentions:
-            raise SpliceError(_NO_ATTENTIONS)
+            raise SpliceError(NO_ATTENTIONS)
         for index, (layer, block) in enumerate(zip(decoder.layers, self.model.blocks, strict=True)):
             _replace_forward(stack, layer, self._layer_forward(index, block))
         _replace_forward(stack, decoder.norm, self.model.ln_final.__call__)
@@ -159,7 +135,7 @@ class Splice:
             **_: Any,
         ) -> Tensor:
             if output_attentions:
-                raise SpliceError(_NO_ATTENTIONS)
+                raise SpliceError(NO_ATTENTIONS)
             if position_embeddings is None:
                 raise SpliceError("The decoder handed no rotary tables to its layer.")
             if index == 0:

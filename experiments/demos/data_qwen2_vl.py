@@ -265,7 +265,7 @@ class TrainingMedia:
         #: What the tower is warmed up on.
         self.classes: dict[str, list[str]] = {"kind": sorted(DOMAINS)}
         self.classes["content"] = sorted(contents)
-        for name in ("color", "light", "motion", "growth", "speed", "fading", "brighter"):
+        for name in ("color", "light", "motion", "speed", "fading", "brighter"):
             self.classes[name] = sorted(CHOICES[name])
         self.domains = list(table.domain)
         self.labels = [answers[0] for answers in table.answers]
