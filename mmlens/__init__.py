@@ -1,10 +1,10 @@
 """Mechanistic interpretability for multimodal large language models, on TransformerLens.
 
-Names are imported when they are first used: importing mmlens itself loads neither torch nor
-transformers.
+Names are imported when they are first used: importing mmlens itself does not load transformers.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Generation",
     "HookedMLLM",
+    "LensResult",
     "NeuronSet",
     "NeuronStatistics",
     "Sample",
@@ -33,6 +34,7 @@ __all__ = [
     "hooks",
     "load",
     "load_samples",
+    "logit_lens",
     "splice",
 ]
 
@@ -41,6 +43,7 @@ _HOMES = {
     "Batch": "batch",
     "Generation": "model",
     "HookedMLLM": "model",
+    "LensResult": "lens",
     "NeuronSet": "neurons",
     "NeuronStatistics": "statistics",
     "Sample": "samples",
@@ -48,8 +51,15 @@ _HOMES = {
     "collect": "collection",
     "load": "loading",
     "load_samples": "samples",
+    "logit_lens": "lens",
     "splice": "loading",
 }
+
+
+# The one thing done at import, and only where torchvision was built for another torch than this one:
+# without it nothing here that imports transformers could be imported.
+if find_spec("torchvision") is not None:
+    import_module("mmlens.torchvision_operators").declare_missing_operators()
 
 
 def __getattr__(name: str) -> Any:
