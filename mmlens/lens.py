@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.batch import Batch
 from mmlens.check import TOLERANCE
 from mmlens.errors import HookError, SampleError, SelfCheckError
+from mmlens.media import open_picture, open_video
 from mmlens.model import HookedMLLM, Inputs
+from mmlens.places import places_of
 from mmlens.readout import Reading, Readout
 
 #: Where the residual stream, or what is added to it, can be read; short name -> hook of a layer.
@@ -32,7 +35,6 @@ POINTS = {
     "attn_out": "hook_attn_out",
     "mlp_out": "hook_mlp_out",
 }
-Point = Literal["resid_post", "resid_mid", "resid_pre", "attn_out", "mlp_out"]
 #: A map of a layer's residual stream to the last layer's, such as a tuned lens.
 Translator = Callable[[Float[Tensor, "pos d_model"], int], Float[Tensor, "pos d_model"]]
 
@@ -106,6 +108,35 @@ class LensResult:
 
         return lens_table(self, row, **options)
 
+    def plot_picture(
+        self,
+        model: HookedMLLM,
+        row: int = 0,
+        *,
+        video: bool = False,
+        medium: int = 0,
+        **options: Any,
+    ) -> Any:
+        """The lens of one row drawn over its picture, with a slider for the layer (MM-8).
+
+        Args:
+            model: the model that the result is of; it knows where tokens lie.
+            row: the sample.
+            video: draw a video's frames, not a picture.
+            medium: which of the row's pictures or videos.
+            options: see :func:`mmlens.reporting.lens_picture.lens_on_picture`.
+
+        Raises:
+            SampleError: the batch was not made from samples, or the row has no such medium.
+            UnsupportedModelError: the model's adapter knows no places.
+        """
+        from mmlens.reporting.lens_picture import lens_on_picture
+
+        places = places_of(model, self.batch, row)
+        kind = "video" if video else "image"
+        pictures = _pictures(self.batch, row, video, medium)
+        return lens_on_picture(self, row, places, pictures, kind=kind, medium=medium, **options)
+
     def _groups(self) -> np.ndarray:
         names = np.full(self.batch.shape, "padding", dtype=object)
         for name, mask in self.batch.groups.base.items():
@@ -123,7 +154,7 @@ def logit_lens(
     model: HookedMLLM,
     inputs: Inputs,
     *,
-    point: Point = "resid_post",
+    point: str = "resid_post",
     layers: Sequence[int] | None = None,
     positions: str | Bool[Tensor, "batch pos"] | None = None,
     top_k: int = 10,
@@ -139,8 +170,8 @@ def logit_lens(
     Args:
         model: a hooked model.
         inputs: a batch, or Hugging Face inputs.
-        point: where to read: the layer's output (``resid_post``), its input, the stream between
-            attention and MLP, or what attention or MLP add to it.
+        point: where to read, one of :data:`POINTS`: the layer's output (``resid_post``), its input,
+            the stream between attention and MLP, or what attention or MLP add to it.
         layers: which layers; default: all.
         positions: a token group (``image``, ``text``, ``last``, ...), a mask [batch, pos], or None
             for every position that is not padding.
@@ -185,13 +216,26 @@ def logit_lens(
     return _result(model, batch, point, where.cpu(), readings, asked.cpu())
 
 
+def _pictures(batch: Batch, row: int, video: bool, medium: int) -> list[Image.Image]:
+    """A picture, or the frames of a video, as they were given."""
+    assert batch.samples is not None  # places_of has asked for them
+    sample = batch.samples[row]
+    media = sample.videos if video else sample.images
+    if not 0 <= medium < len(media):
+        kind = "videos" if video else "pictures"
+        raise SampleError(
+            f"Sample {sample.id!r} has {len(media)} {kind}; number {medium} was asked for."
+        )
+    if video:
+        return [Image.fromarray(frame) for frame in open_video(sample.videos[medium]).frames]
+    return [open_picture(sample.images[medium])]
+
+
 def _names(model: HookedMLLM, point: str, layers: Sequence[int] | None) -> dict[int, str]:
     if point not in POINTS:
         raise HookError(f"The lens does not read at {point!r}; it reads at {', '.join(POINTS)}.")
     every = range(model.cfg.n_layers)
-    chosen = (
-        every if layers is None else [every[one] if -len(every) <= one else one for one in layers]
-    )
+    chosen = every if layers is None else [one + len(every) if one < 0 else one for one in layers]
     if unknown := [one for one in chosen if one not in every]:
         raise HookError(f"There is no layer {unknown[0]}; the decoder has {len(every)}, from 0.")
     return {layer: f"blocks.{layer}.{POINTS[point]}" for layer in sorted(set(chosen))}
@@ -275,7 +319,7 @@ def _result(
 ) -> LensResult:
     layers = tuple(sorted(readings))
 
-    def spread(name: str, empty: float) -> Tensor:
+    def spread(name: str, empty: float | int) -> Tensor:
         rows = [getattr(readings[layer], name) for layer in layers]
         full = rows[0].new_full((len(layers), *where.shape, *rows[0].shape[1:]), empty)
         for index, values in enumerate(rows):

@@ -23,7 +23,7 @@ from mmlens.batching import plan_batches
 from mmlens.collection import check_failures, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
-from mmlens.lens import LensResult, Point, logit_lens, token_id
+from mmlens.lens import LensResult, logit_lens, token_id
 from mmlens.model import HookedMLLM
 from mmlens.prepare import prompt_lengths
 from mmlens.samples import Sample
@@ -50,7 +50,7 @@ class LensStudy:
 
     def curves(self, group: str, key: str | None = None) -> Float[np.ndarray, "sample layer"]:
         """Entropy in nats per sample and layer, of one group and one key or all of them."""
-        rows = self.frame[self.frame.group == group]
+        rows: Any = self.frame[self.frame.group == group]
         rows = rows if key is None else rows[rows.key == key]
         table = rows.pivot(index="id", columns="layer", values="entropy").dropna()
         return table.to_numpy(float)
@@ -62,7 +62,7 @@ def study_lens(
     *,
     groups: Sequence[str] = ("image", "text", "last"),
     by: str = "domain",
-    point: Point = "resid_post",
+    point: str = "resid_post",
     rows: Path | None = None,
     template: str = "auto",
     token_budget: int = 4096,
@@ -114,7 +114,7 @@ def study_lens(
 
 
 def _rows(
-    model: HookedMLLM, batch: Batch, groups: Sequence[str], point: Point
+    model: HookedMLLM, batch: Batch, groups: Sequence[str], point: str
 ) -> list[dict[str, Any]]:
     """One row per sample: group -> tokens and mean entropy per layer; the answer at the last token."""
     assert batch.samples is not None
@@ -175,8 +175,9 @@ def _frame(rows: Sequence[dict[str, Any]], keys: dict[str, str]) -> pd.DataFrame
     found = []
     for row in rows:
         for group, values in row["groups"].items():
+            at_last = group == "last"
+            ranks, shares = (row[name] if at_last else None for name in ("answer_rank", "answer_p"))
             for i, layer in enumerate(row["layers"]):
-                answer = group == "last" and row["answer_rank"] is not None
                 found.append(
                     {
                         "id": row["id"],
@@ -185,8 +186,8 @@ def _frame(rows: Sequence[dict[str, Any]], keys: dict[str, str]) -> pd.DataFrame
                         "layer": layer,
                         "tokens": values["tokens"],
                         "entropy": values["entropy"][i],
-                        "answer_rank": row["answer_rank"][i] if answer else None,
-                        "answer_p": row["answer_p"][i] if answer else None,
+                        "answer_rank": None if ranks is None else ranks[i],
+                        "answer_p": None if shares is None else shares[i],
                     }
                 )
     frame = pd.DataFrame(found, columns=list(COLUMNS))

@@ -29,21 +29,35 @@ from mmlens.reporting.effect_figures import (
     effect_matrix,
     effects_against_controls,
 )
+from mmlens.reporting.lens_figures import (
+    LENS_COLUMNS,
+    answer_by_layer,
+    entropy_by_layer,
+    lens_table,
+    stages_figure,
+)
+from mmlens.reporting.lens_picture import lens_on_picture
 
 __all__ = [
     "ACCURACY_COLUMNS",
     "CONDITIONS",
     "EFFECT_COLUMNS",
+    "LENS_COLUMNS",
     "NEURON_COLUMNS",
     "SelectionSummary",
+    "answer_by_layer",
     "accuracy_bars",
     "accuracy_summary",
     "effect_matrix",
     "effects_against_controls",
+    "entropy_by_layer",
     "entropy_histogram",
     "layer_distribution",
+    "lens_on_picture",
+    "lens_table",
     "neuron_domains",
     "neurons_per_domain",
+    "stages_figure",
 ]
 
 NEURON_COLUMNS = ("module", "layer", "index", "fraction", "domains")

@@ -28,8 +28,8 @@ class Reading:
         entropy: in nats, between 0 and ln d_vocab.
         top_ids: the most probable tokens, the first first.
         top_probabilities: theirs.
-        token_ranks: rank of each token asked for; 0 is the most probable.
-        token_probabilities: theirs.
+        token_ranks: rank of each token asked for; 0 is the most probable, -1 where none was asked for.
+        token_probabilities: theirs; NaN where none was asked for.
     """
 
     entropy: Float[Tensor, " pos"]
@@ -55,15 +55,19 @@ def read(logits: Float[Tensor, "pos d_vocab"], k: int, tokens: Int[Tensor, "pos 
     Args:
         logits: one row per position; overwritten if they are float32 already.
         k: how many top tokens.
-        tokens: ids whose rank and probability are wanted at each position; the rank counts tokens
-            with strictly greater logits.
+        tokens: ids whose rank and probability are wanted at each position, -1 for none; the rank
+            counts tokens with strictly greater logits.
     """
     z = logits.float()
-    z -= z.amax(-1, keepdim=True)
+    # Order is told before the shift, which rounds small differences away.
     top, top_ids = z.topk(k, dim=-1)
-    chosen = z.gather(1, tokens)
+    missing = tokens < 0
+    chosen = z.gather(1, tokens.clamp(min=0))
     # One token at a time: a comparison with all of them at once would be [pos, token, d_vocab].
     ranks = [(z > chosen[:, i, None]).sum(-1) for i in range(tokens.shape[1])]
+    rank = torch.stack(ranks, -1) if ranks else torch.zeros_like(tokens)
+    m = z.amax(-1, keepdim=True)
+    z -= m
     e = z.exp()
     s = e.sum(-1)
     # A token of logit -inf has probability 0, and 0 ln 0 is 0.
@@ -71,9 +75,9 @@ def read(logits: Float[Tensor, "pos d_vocab"], k: int, tokens: Int[Tensor, "pos 
     return Reading(
         entropy=entropy.clamp(min=0.0),
         top_ids=top_ids,
-        top_probabilities=top.exp() / s[:, None],
-        token_ranks=torch.stack(ranks, -1) if ranks else torch.zeros_like(chosen, dtype=torch.long),
-        token_probabilities=chosen.exp() / s[:, None],
+        top_probabilities=(top - m).exp() / s[:, None],
+        token_ranks=rank.masked_fill(missing, -1),
+        token_probabilities=((chosen - m).exp() / s[:, None]).masked_fill(missing, torch.nan),
     )
 
 

@@ -17,6 +17,9 @@ from jaxtyping import Float, Int
 
 from mmlens.errors import StatisticsError
 
+#: Slopes below this, in nats per layer, are rounding.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -37,7 +40,9 @@ class Stage:
     @property
     def direction(self) -> str:
         """``falls`` or ``rises`` where the interval says so, else ``flat or unsure``."""
-        return "falls" if self.high < 0 else "rises" if self.low > 0 else "flat or unsure"
+        if self.high < -ROUNDING:
+            return "falls"
+        return "rises" if self.low > ROUNDING else "flat or unsure"
 
 
 @dataclass(frozen=True, eq=False)
