@@ -139,8 +139,8 @@ def test_queries_depend_on_question_and_picture(model, processor, table):
             inputs["pixel_values"], inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
         ).pooler_output
     assert found.shape == (3, QUERIES, model.config.text_config.hidden_size)
-    # The question changes little (see the card's limits), the picture nearly everything.
-    for other, least in ((1, 1e-3), (2, 0.1)):
+    # The question changes less than the picture does (see the card's limits).
+    for other, least in ((1, 0.05), (2, 0.5)):
         assert (found[0] - found[other]).norm() > least * found[0].norm()
 
 
