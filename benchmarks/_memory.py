@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +83,17 @@ def _alone(job: Job) -> Memory:
     built = build(job.family, job.model, [job.hooked], "cpu", job.dtype)
     setting = Setting(built, job.size)
     setting.run(Variant("bare"))  # the libraries' own buffers belong to the baseline
+    return Memory(*resident_peak(lambda: setting.run(job.variant)))
+
+
+def resident_peak(run: Callable[[], object]) -> tuple[float, float]:
+    """Megabytes resident in this process before something runs, and the most while it does."""
     gc.collect()
     _trim()
     _CLEAR.write_text("5")  # VmHWM starts again from here (proc(5))
     before = _status("VmRSS")
-    setting.run(job.variant)
-    return Memory(before, _status("VmHWM"))
+    run()
+    return before, _status("VmHWM")
 
 
 def _trim() -> None:
