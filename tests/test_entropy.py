@@ -122,9 +122,9 @@ def test_entropy_of_one_domain_is_zero():
 def test_entropy_in_bits():
     p = torch.rand(2, 7, 5, dtype=torch.float64)
     expected = scipy.stats.entropy(p.numpy(), axis=-1, base=2)
-    np.testing.assert_allclose(activation_entropy(p, bits=True), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(activation_entropy(p, unit="bits"), expected, rtol=0, atol=1e-12)
     half = torch.tensor([[[0.1, 0.1]]], dtype=torch.float64)
-    assert float(activation_entropy(half, bits=True)) == pytest.approx(1.0, abs=1e-12)
+    assert float(activation_entropy(half, unit="bits")) == pytest.approx(1.0, abs=1e-12)
 
 
 @given(problems(largest=1000), st.floats(1e-3, 1.0))
