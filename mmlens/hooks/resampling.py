@@ -106,15 +106,17 @@ def _of_rows(
     on = Moved(indices)
     longest = 0
 
-    def hook_fn(tensor: Float[Tensor, "row pos neuron"], hook: HookPoint) -> Tensor | None:  # noqa: ARG001
+    def hook_fn(tensor: Float[Tensor, "*row pos neuron"], hook: HookPoint) -> Tensor | None:  # noqa: ARG001
         nonlocal longest
         rows, pos = tensor.shape[:2]
+        if tensor.dim() != 3 or rows % max(len(order), 1):
+            raise HookError(
+                f"An order of {len(order)} rows does not fit a run of shape {list(tensor.shape)}."
+            )
         if pos == 1 < longest and not where.new_tokens:
             return None
         longest = max(longest, pos)
         mask = where.mask((rows, pos))
-        if rows % max(len(order), 1):
-            raise HookError(f"An order of {len(order)} rows does not fit a run of {rows} rows.")
         beams = rows // len(order)
         taken = (order[:, None] * beams + torch.arange(beams, device=order.device)).flatten()
         columns = on(tensor.device)

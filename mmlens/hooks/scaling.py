@@ -11,6 +11,7 @@ from torch import Tensor
 from mmlens.errors import StatisticsError
 from mmlens.hooks.editing import Hook, Moved, Neurons, Where, as_sets, edit, parts
 from mmlens.names import mlp_hook
+from mmlens.neurons import NeuronSet
 
 
 def zero(
@@ -65,7 +66,10 @@ def keep_only(
     new_tokens: bool = False,
 ) -> list[Hook]:
     """Silence every neuron of the sets' modules, in all their layers, but these (MINER's complementary mask)."""
-    others = [~one for one in as_sets(neurons)]
+    kept: dict[str, NeuronSet] = {}
+    for one in as_sets(neurons):
+        kept[one.module] = kept[one.module] | one if one.module in kept else one
+    others = [~one for one in kept.values()]
     return zero(others, positions=positions, new_tokens=new_tokens)
 
 
@@ -85,10 +89,10 @@ def soft_factors(expertise: Float[Tensor, " n"], strength: float = 1.0) -> Float
     >>> soft_factors(torch.tensor([0.0, 0.5, 1.0]), 0.5).tolist()
     [1.0, 0.75, 0.5]
     """
-    if not ((expertise >= 0) & (expertise <= 1)).all() or not 0 <= strength <= 1:
+    if not 0 <= strength <= 1 or not ((expertise >= 0) & (expertise <= 1)).all():
         raise StatisticsError(
-            f"Expertise and strength must lie in [0, 1]; strength {strength} and expertise "
-            f"{expertise.flatten()[:5].tolist()}... were given."
+            f"Expertise and strength must lie in [0, 1]; strength {strength} and expertise from "
+            f"{float(expertise.min()):.4g} to {float(expertise.max()):.4g} were given."
         )
     return 1 - strength * expertise
 
