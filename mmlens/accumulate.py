@@ -113,10 +113,11 @@ class Accumulator:
                 # Slices are summed in float32 and added up in float64: bf16 would lose counts
                 # above 256 and digits of the sums.
                 value = activation(part).float()
-                largest = value.amax(0).to(home)
+                largest, smallest = value.amax(0).to(home), value.amin(0).to(home)
                 target["positive"][layer] += (value > 0).sum(0).to(home)
                 target["total"][layer] += value.sum(0).to(home)
                 torch.maximum(target["maximum"][layer], largest, out=target["maximum"][layer])
+                torch.minimum(target["minimum"][layer], smallest, out=target["minimum"][layer])
                 target["squares"][layer] += value.square().sum(0).to(home)
 
     def statistics(self) -> ModuleStatistics:

@@ -32,11 +32,13 @@ from mmlens.errors import (
 from mmlens.fingerprint import data_fingerprint
 from mmlens.groups import ALL
 from mmlens.hooks import Hook
+from mmlens.hooks.editing import Site
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.prepare import prepare, prompt_lengths
 from mmlens.samples import Sample
 from mmlens.statistics import ModuleStatistics, NeuronStatistics, load_with_extra
+from mmlens.stopping import within
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class CollectPlan:
         by: that field.
         groups: module -> its token groups.
         template: the prompt template.
+        site: ``act`` or ``glu``.
         unreadable: sample id -> why it is left out, known from its header.
     """
 
@@ -60,6 +63,7 @@ class CollectPlan:
     groups: Mapping[str, tuple[str, ...]]
     template: str
     unreadable: Mapping[str, str]
+    site: Site = "act"
 
     def fingerprint(self, model: HookedMLLM) -> str:
         """A hash of all of it, of the model and of the precision it runs in."""
@@ -67,7 +71,7 @@ class CollectPlan:
         rows = [[(s.id, s.text, len(s.images)) for s in batch] for batch in chosen]
         run_by = [model.weight_hash, str(model.dtype)]
         return data_fingerprint(
-            [run_by, rows, self.keys, self.by, dict(self.groups), self.template]
+            [run_by, rows, self.keys, self.by, dict(self.groups), self.template, self.site]
         )
 
 
@@ -78,6 +82,8 @@ def collect(
     modules: Sequence[str] = (LANGUAGE,),
     groups: Sequence[str] = ("prompt",),
     by: str = "domain",
+    site: Site = "act",
+    stop_after: Mapping[str, int] | None = None,
     template: str = "auto",
     token_budget: int = 4096,
     max_batch: int = 64,
@@ -102,6 +108,14 @@ def collect(
         groups: token groups of the language module to count separately; other modules have the one
             group ``all``, their real positions.
         by: field of the samples whose values are the keys.
+        site: what is counted and summed: ``act``, the activation; ``glu``, its product with the up
+            branch as ``hook_post`` holds it. Without an up branch both are the same (methods
+            section 1).
+        stop_after: a module or token group -> tokens of it after which a key has enough; None: all
+            samples count. Samples are taken in the order given until a key has as many, the one
+            that reaches it included (:func:`mmlens.stopping.within`). MMNeuron's code looks at 100,000 vision
+            tokens per domain: ``{"vision": 100_000}`` (methods 2.5). What was really counted is in
+            the statistics' ``tokens``.
         template: prompt template, as in :meth:`HookedMLLM.prepare`.
         token_budget: tokens per batch at most, padding included.
         max_batch: samples per batch at most.
@@ -115,13 +129,24 @@ def collect(
         Statistics by key, group, layer and neuron; left-out samples with their reasons.
 
     Raises:
-        SampleError: an unknown module, group or field.
+        SampleError: an unknown module, group or field, or a stop after no token.
         TooManyFailuresError: more samples unreadable than the cap allows; what was counted is saved.
         RunFolderError: the checkpoint is of other arguments, or cannot be written.
     """
     rank, world = rank_and_world()
     plan = make_plan(
-        model, samples, modules, groups, by, template, token_budget, max_batch, rank, world
+        model,
+        samples,
+        modules,
+        groups,
+        by,
+        template,
+        token_budget,
+        max_batch,
+        rank,
+        world,
+        site=site,
+        stop_after=stop_after,
     )
     run = Collection(model, plan, _part(checkpoint, rank, world), max_failures)
     bar = tqdm(
@@ -154,6 +179,9 @@ def make_plan(
     max_batch: int,
     rank: int = 0,
     world: int = 1,
+    *,
+    site: Site = "act",
+    stop_after: Mapping[str, int] | None = None,
 ) -> CollectPlan:
     """Decide which samples run together; see :func:`collect` for the arguments and errors."""
     if not samples:
@@ -168,6 +196,8 @@ def make_plan(
                 "collect it on samples with media."
             )
     keys = tuple(sorted({str(sample.get(by)) for sample in samples}))
+    # Before the samples are shared out, so that any number of processes counts the same ones.
+    samples = within(model, samples, stop_after, by, template) if stop_after else samples
     share = tuple(samples[rank::world])
     lengths = prompt_lengths(model, share, template)
     readable = [i for i, length in enumerate(lengths) if isinstance(length, int)]
@@ -179,6 +209,7 @@ def make_plan(
         by=by,
         groups={m: tuple(groups) if m == LANGUAGE else (ALL,) for m in modules},
         template=template,
+        site=site,
         unreadable={
             share[i].id: length for i, length in enumerate(lengths) if isinstance(length, str)
         },
@@ -262,7 +293,7 @@ class Collection:
         hooks = []
         for layer in range(info.layers):
             activation = self.model.activation(module, layer)
-            if activation is None:
+            if activation is None or self.plan.site == "glu":
                 # Without a gate, what the second projection reads is the activation itself.
                 hooks.append((info.hook(layer, "post"), hook_for(layer, _identity)))
             else:
@@ -308,6 +339,7 @@ class Collection:
             samples=torch.zeros(keys, dtype=torch.int64),
             skipped=dict(self.plan.unreadable),
             model_hash=self.model.weight_hash,
+            site=self.plan.site,
         )
 
     def _resumed(self) -> tuple[NeuronStatistics, int] | None:

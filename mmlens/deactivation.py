@@ -19,6 +19,7 @@ from mmlens.effects import Effect, paired_effect
 from mmlens.entropy import Selection
 from mmlens.errors import SampleError
 from mmlens.evaluate import Setting
+from mmlens.interventions import Intervention
 from mmlens.neurons import NeuronSet
 from mmlens.samples import Sample, take_per_value
 
@@ -37,6 +38,7 @@ class Mask:
         fraction: the share of the module's neurons that was selected.
         neurons: the sets, one per module.
         frequency: mean activation probability of the neurons on the mask's domain.
+        intervention: what is done to them.
     """
 
     mask: str
@@ -45,11 +47,13 @@ class Mask:
     fraction: float
     neurons: tuple[NeuronSet, ...]
     frequency: float
+    intervention: Intervention = Intervention()
 
     @property
     def name(self) -> str:
         """Unique among the masks of a study; the name of its setting."""
-        return f"{self.kind}/{self.mask}/{self.fraction:g}" + (
+        done = "" if self.intervention == Intervention() else f"/{self.intervention.name}"
+        return f"{self.kind}/{self.mask}/{self.fraction:g}{done}" + (
             f"/{self.seed}" if self.seed >= 0 else ""
         )
 
@@ -59,6 +63,7 @@ def masks_and_controls(
     probabilities: Mapping[str, Float[Tensor, "layer neuron domain"]],
     domains: Sequence[str],
     seeds: int,
+    intervention: Intervention = Intervention(),  # noqa: B008  (frozen)
 ) -> list[Mask]:
     """Each domain's neurons and all together, each with its controls.
 
@@ -70,6 +75,7 @@ def masks_and_controls(
         probabilities: module -> activation probabilities of its neurons.
         domains: the order of their last axis.
         seeds: control sets of each kind.
+        intervention: what is done to the masks and their controls alike.
     """
     if ALL in domains:
         raise SampleError(f"A domain cannot be called {ALL!r}: that names all domains together.")
@@ -100,7 +106,7 @@ def masks_and_controls(
                     weights=[len(s) or 1e-9 for s in chosen],
                 )
             )
-            masks.append(Mask(which, kind, seed, fraction, tuple(chosen), mean))
+            masks.append(Mask(which, kind, seed, fraction, tuple(chosen), mean, intervention))
     return masks
 
 
@@ -151,13 +157,14 @@ class Questions:
 
 
 def study_settings(masks: Sequence[Mask], questions: Questions, full: bool) -> list[Setting]:
-    """The untouched model on every question, and each mask on those it is asked."""
+    """The untouched model on every question, and each mask's intervention on those it is asked."""
     everything = frozenset(s.id for s in questions.samples)
     return [Setting(NONE, (), everything)] + [
         Setting(
             one.name,
             one.neurons,
             frozenset(i for ids in questions.asked(one.mask, full).values() for i in ids),
+            one.intervention,
         )
         for one in masks
     ]
@@ -176,7 +183,7 @@ def effects_table(
 
     A row per mask x control x evaluated: ``own``, ``others`` (pooled) or, for all neurons together,
     ``all``; with ``full`` also every evaluated domain by name. Further columns: fraction,
-    n_neurons, frequency, control_frequency and those of :class:`mmlens.effects.Effect`.
+    intervention (where not all masks silence their neurons), n_neurons, frequency, control_frequency and those of :class:`mmlens.effects.Effect`.
 
     Args:
         answers: frame of :class:`mmlens.evaluate.Answers`.
@@ -193,7 +200,10 @@ def effects_table(
     for one in (m for m in masks if m.kind == "mask"):
         for kind in CONTROLS:
             rivals = [
-                m for m in masks if (m.mask, m.kind, m.fraction) == (one.mask, kind, one.fraction)
+                m
+                for m in masks
+                if (m.mask, m.kind, m.fraction, m.intervention)
+                == (one.mask, kind, one.fraction, one.intervention)
             ]
             for evaluated, ids in _scopes(one.mask, questions, full).items():
                 asked = [i for i in ids if i in answered]
@@ -210,6 +220,7 @@ def effects_table(
                     {
                         "mask": one.mask,
                         "fraction": one.fraction,
+                        **intervened(one, masks),
                         "n_neurons": sum(map(len, one.neurons)),
                         "evaluated": evaluated,
                         "control": kind,
@@ -219,6 +230,13 @@ def effects_table(
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def intervened(one: Mask, masks: Sequence[Mask]) -> dict[str, str]:
+    """The column ``intervention`` of a mask's row; none where all masks silence their neurons."""
+    if all(mask.intervention == Intervention() for mask in masks):
+        return {}
+    return {"intervention": one.intervention.name}
 
 
 def _scopes(mask: str, questions: Questions, full: bool) -> dict[str, list[str]]:

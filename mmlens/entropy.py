@@ -1,13 +1,15 @@
 """Domain-specific neurons by the entropy of activation probabilities (MMNeuron, arXiv 2406.11193).
 
 The statistic and the selection go back to LAPE (arXiv 2402.16438), with domains in the place of
-languages. Pure functions on tensors; all logarithms natural.
+languages. Pure functions on tensors; all logarithms natural unless bits are asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import log
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +17,10 @@ from torch import Tensor
 
 from mmlens.errors import StatisticsError
 from mmlens.neurons import NeuronSet
+
+#: Entropies are in nats by default, as in MMNeuron's code (methods 9.4).
+Unit = Literal["nats", "bits"]
+_NATS_PER = {"nats": 1.0, "bits": log(2.0)}
 
 
 def activation_probability(
@@ -38,9 +44,9 @@ def activation_probability(
 
 
 def activation_entropy(
-    probabilities: Float[Tensor, "layer neuron domain"], *, bits: bool = False
+    probabilities: Float[Tensor, "layer neuron domain"], *, unit: Unit = "nats"
 ) -> Float[Tensor, "layer neuron"]:
-    """Domain activation probability entropy (DAPE) of every neuron, in nats.
+    """Domain activation probability entropy (DAPE) of every neuron, in nats or bits.
 
     With p'[u, i] = p[u, i] / sum_j p[u, j]:  DAPE[u] = - sum_i p'[u, i] ln p'[u, i], where
     0 ln 0 := 0. It lies in [0, ln k] for k domains. A neuron that is never active has no p';
@@ -49,12 +55,34 @@ def activation_entropy(
 
     Args:
         probabilities: activation probabilities, one column per domain.
-        bits: give the entropy in bits instead of nats.
+        unit: of the entropy; 1 bit is ln 2 nats.
     """
     total = probabilities.sum(-1, keepdim=True)
     share = torch.where(total > 0, probabilities / total, torch.zeros_like(probabilities))
-    entropy = torch.special.entr(share).sum(-1)
-    return entropy / torch.log(torch.tensor(2.0, dtype=entropy.dtype)) if bits else entropy
+    return torch.special.entr(share).sum(-1) / _NATS_PER[unit]
+
+
+def selectivity(
+    probabilities: Float[Tensor, "layer neuron domain"],
+) -> Float[Tensor, "layer neuron"]:
+    """1 - DAPE / ln k of every neuron: 0 equally active on all k domains, 1 active on one alone.
+
+    Our own expertise in [0, 1], for :func:`mmlens.hooks.soft_scale`. A neuron that is never active
+    has 0.
+
+    Args:
+        probabilities: activation probabilities, one column per domain.
+
+    Raises:
+        StatisticsError: fewer than two domains.
+    """
+    domains = probabilities.shape[-1]
+    if domains < 2:
+        raise StatisticsError(f"Selectivity compares domains: two at least, {domains} was given.")
+    active = (probabilities > 0).any(-1)
+    return torch.where(active, 1 - activation_entropy(probabilities) / log(domains), 0.0).clamp(
+        0, 1
+    )
 
 
 @dataclass(frozen=True)
@@ -63,11 +91,12 @@ class Selection:
 
     Attributes:
         sets: domain -> its neurons; a neuron may belong to several domains.
-        entropy: domain activation probability entropy of every neuron, nats.
+        entropy: domain activation probability entropy of every neuron, in ``unit``.
         passes: where some domain's activation probability lies above ``tau``.
         tau: the quantile of all activation probabilities of the module: filter and label bar.
-        cut: the largest entropy among the selected neurons, nats (NaN if none was selected).
+        cut: the largest entropy among the selected neurons, in ``unit`` (NaN if none was selected).
         fraction: the share of the module's neurons that was asked for.
+        unit: of the entropies.
     """
 
     sets: dict[str, NeuronSet]
@@ -76,6 +105,12 @@ class Selection:
     tau: float
     cut: float
     fraction: float
+    unit: Unit = "nats"
+
+    def in_unit(self, unit: Unit) -> Selection:
+        """The same selection with its entropies in nats or bits, for showing them."""
+        by = _NATS_PER[self.unit] / _NATS_PER[unit]
+        return replace(self, entropy=self.entropy * by, cut=self.cut * by, unit=unit)
 
     @property
     def union(self) -> NeuronSet:

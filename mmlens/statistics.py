@@ -1,4 +1,4 @@
-"""Streamed neuron statistics: counts, sums, squares and maxima of activations, mergeable and exact."""
+"""Streamed neuron statistics: counts, sums, squares and extremes of activations, mergeable and exact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,8 @@ from torch import Tensor
 from mmlens.errors import StatisticsError
 from mmlens.files import write_atomically
 
-FORMAT = "mmlens.statistics/1"
+# Files of format 1 have no minima, which cannot be made up afterwards: they are refused.
+FORMAT = "mmlens.statistics/2"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ModuleStatistics:
         total: sum of a.
         squares: sum of a squared.
         maximum: largest a; -inf where a group had no token.
+        minimum: smallest a; +inf where a group had no token.
         tokens: positions counted.
     """
 
@@ -37,6 +39,7 @@ class ModuleStatistics:
     total: Float[Tensor, "key group layer neuron"]
     squares: Float[Tensor, "key group layer neuron"]
     maximum: Float[Tensor, "key group layer neuron"]
+    minimum: Float[Tensor, "key group layer neuron"]
     tokens: Int[Tensor, "key group"]
 
     @classmethod
@@ -48,6 +51,7 @@ class ModuleStatistics:
             total=torch.zeros(shape, dtype=torch.float64),
             squares=torch.zeros(shape, dtype=torch.float64),
             maximum=torch.full(shape, -torch.inf),
+            minimum=torch.full(shape, torch.inf),
             tokens=torch.zeros((keys, groups), dtype=torch.int64),
         )
 
@@ -56,7 +60,8 @@ class ModuleStatistics:
         return {name: getattr(self, name) for name in FIELDS}
 
 
-FIELDS = ("positive", "total", "squares", "maximum", "tokens")
+FIELDS = ("positive", "total", "squares", "maximum", "minimum", "tokens")
+_NOTHING = {"maximum": -torch.inf, "minimum": torch.inf}
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class NeuronStatistics:
         samples: samples counted, per key.
         skipped: sample id -> why it was left out.
         model_hash: fingerprint of the model.
+        site: what a is: ``act``, the activation; ``glu``, its product with the up branch.
     """
 
     modules: Mapping[str, ModuleStatistics]
@@ -80,6 +86,7 @@ class NeuronStatistics:
     samples: Int[Tensor, " key"]
     skipped: Mapping[str, str]
     model_hash: str | None = None
+    site: Literal["act", "glu"] = "act"
 
     def __add__(self, other: NeuronStatistics) -> NeuronStatistics:
         """Statistics of both sets of samples together.
@@ -87,11 +94,11 @@ class NeuronStatistics:
         Counts add as integers, so they are exact in any order; sums are float64.
 
         Raises:
-            StatisticsError: they are of different models, modules, groups or fields.
+            StatisticsError: they are of different models, modules, groups, fields or sites.
         """
         if not isinstance(other, NeuronStatistics):
             return NotImplemented
-        for what in ("model_hash", "by", "groups"):
+        for what in ("model_hash", "by", "groups", "site"):
             if getattr(self, what) != getattr(other, what):
                 raise StatisticsError(
                     f"These statistics do not belong together: their {what} are "
@@ -125,10 +132,7 @@ class NeuronStatistics:
 
         modules = {
             name: ModuleStatistics(
-                *(
-                    spread(value, -torch.inf if field == "maximum" else 0)
-                    for field, value in one.tensors().items()
-                )
+                *(spread(value, _NOTHING.get(field, 0)) for field, value in one.tensors().items())
             )
             for name, one in self.modules.items()
         }
@@ -147,6 +151,45 @@ class NeuronStatistics:
         Raises:
             StatisticsError: there is no such module, group or key.
         """
+        one, g, rows = self._cells(module, group, keys)
+        return one.positive[rows, g].permute(1, 2, 0), one.tokens[rows, g]
+
+    def means(
+        self, module: str, group: str | None = None, keys: Sequence[str] | None = None
+    ) -> Float[Tensor, "layer neuron"]:
+        """Mean a of every neuron over the tokens of one group and of some keys, each token once.
+
+        Args:
+            module, group, keys: as in :meth:`counts`.
+
+        Raises:
+            StatisticsError: there is no such module, group or key, or they have no token.
+        """
+        one, g, rows = self._counted_cells(module, group, keys)
+        return one.total[rows, g].sum(0) / one.tokens[rows, g].sum()
+
+    def minima(
+        self, module: str, group: str | None = None, keys: Sequence[str] | None = None
+    ) -> Float[Tensor, "layer neuron"]:
+        """Smallest a of every neuron over those tokens; arguments and errors as in :meth:`means`."""
+        one, g, rows = self._counted_cells(module, group, keys)
+        return one.minimum[rows, g].amin(0).double()
+
+    def _counted_cells(
+        self, module: str, group: str | None, keys: Sequence[str] | None
+    ) -> tuple[ModuleStatistics, int, list[int]]:
+        one, g, rows = self._cells(module, group, keys)
+        if not one.tokens[rows, g].sum():
+            raise StatisticsError(
+                f"No token of group {self.groups[module][g]!r} of {module!r} was counted for "
+                f"{', '.join(self.keys[row] for row in rows) or 'no key'}, so it has neither mean nor minimum."
+            )
+        return one, g, rows
+
+    def _cells(
+        self, module: str, group: str | None, keys: Sequence[str] | None
+    ) -> tuple[ModuleStatistics, int, list[int]]:
+        """The module's statistics, the group's place on their second axis, the keys' on the first."""
         one = self.modules.get(module)
         if one is None:
             raise StatisticsError(
@@ -162,8 +205,7 @@ class NeuronStatistics:
                 f"{self.by} {unknown[0]!r} was not collected; there are {', '.join(self.keys)}."
             )
         g = groups.index(group) if group is not None else 0
-        rows = [self.keys.index(key) for key in keys]
-        return one.positive[rows, g].permute(1, 2, 0), one.tokens[rows, g]
+        return one, g, [self.keys.index(key) for key in keys]
 
     def check_model(self, model_hash: str) -> None:
         """Raise StatisticsError if the statistics are of another model."""
@@ -193,6 +235,7 @@ class NeuronStatistics:
             "samples": self.samples.tolist(),
             "skipped": dict(self.skipped),
             "model_hash": self.model_hash,
+            "site": self.site,
             "extra": dict(extra or {}),
         }
         write_atomically(
@@ -217,6 +260,11 @@ def load_with_extra(path: str | PathLike[str]) -> tuple[NeuronStatistics, dict[s
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mmlens", "{}"))
+            if header.get("format") == "mmlens.statistics/1":
+                raise StatisticsError(
+                    f"{path} was written by an older mmlens, without the minima that {FORMAT} has: collect "
+                    "the statistics anew, into another file."
+                )
             if header.get("format") != FORMAT:
                 raise StatisticsError(f"{path} is not a statistics file of mmlens ({FORMAT}).")
             modules = {
@@ -231,6 +279,7 @@ def load_with_extra(path: str | PathLike[str]) -> tuple[NeuronStatistics, dict[s
                 samples=torch.tensor(header["samples"], dtype=torch.int64),
                 skipped=header["skipped"],
                 model_hash=header["model_hash"],
+                site=header["site"],
             )
             return statistics, header["extra"]
     except SafetensorError as error:
@@ -251,5 +300,6 @@ def _added(a: ModuleStatistics, b: ModuleStatistics) -> ModuleStatistics:
         total=a.total + b.total,
         squares=a.squares + b.squares,
         maximum=torch.maximum(a.maximum, b.maximum),
+        minimum=torch.minimum(a.minimum, b.minimum),
         tokens=a.tokens + b.tokens,
     )

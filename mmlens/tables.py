@@ -9,8 +9,9 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.deactivation import NONE, Mask, Questions
+from mmlens.deactivation import NONE, Mask, Questions, intervened
 from mmlens.entropy import Selection
+from mmlens.interventions import Intervention
 from mmlens.samples import Sample
 
 
@@ -57,7 +58,8 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Accuracy by mask and evaluated domain.
 
-    Columns: mask, kind, seed, fraction, evaluated, n, correct, accuracy, n_neurons, frequency.
+    Columns: mask, kind, seed, fraction, intervention (where not all masks silence), evaluated, n, correct,
+    accuracy, n_neurons, frequency.
     """
     domain = {s.id: str(s.domain) for s in samples}
     facts = {one.name: one for one in masks}
@@ -75,6 +77,7 @@ def accuracy_table(
                 "kind": one.kind if one else NONE,
                 "seed": one.seed if one else -1,
                 "fraction": one.fraction if one else 0.0,
+                **(intervened(one, masks) if one else {}),
                 "evaluated": evaluated,
                 "n": len(values),
                 "correct": sum(values),
@@ -116,7 +119,11 @@ def samples_table(
 
 
 def examples_table(
-    answers: Sequence[Mapping[str, Any]], questions: Questions, fraction: float, per_domain: int = 2
+    answers: Sequence[Mapping[str, Any]],
+    questions: Questions,
+    fraction: float,
+    per_domain: int = 2,
+    intervention: Intervention = Intervention(),  # noqa: B008  (frozen)
 ) -> pd.DataFrame:
     """Answers before and after silencing a domain's neurons, first those that changed.
 
@@ -127,12 +134,13 @@ def examples_table(
         questions: what was asked.
         fraction: the masks' fraction.
         per_domain: rows per domain.
+        intervention: the masks' intervention.
     """
     said = {(row["setting"], row["id"]): row for row in answers}
     by_id = {s.id: s for s in questions.samples}
     rows = []
     for domain, ids in questions.own.items():
-        name = Mask(domain, "mask", -1, fraction, (), 0.0).name
+        name = Mask(domain, "mask", -1, fraction, (), 0.0, intervention).name
         both = [
             (i, said[NONE, i], said[name, i]) for i in ids if {(NONE, i), (name, i)} <= set(said)
         ]

@@ -27,7 +27,7 @@ def with_pictures(samples):
     return [s for s in samples if s.images]
 
 
-def equal(a, b, exact=("positive", "maximum", "tokens"), tolerance=1e-6):
+def equal(a, b, exact=("positive", "maximum", "minimum", "tokens"), tolerance=1e-6):
     assert a.keys == b.keys
     assert torch.equal(a.samples, b.samples)
     for name, one in a.modules.items():
@@ -69,6 +69,7 @@ def test_counts_equal_brute_force_on_hugging_face(tiny_model, samples):
         assert np.allclose(one.total[k, g], values.sum(1), rtol=1e-4, atol=1e-3)
         assert np.allclose(one.squares[k, g], (values**2).sum(1), rtol=1e-4, atol=1e-3)
         assert np.allclose(one.maximum[k, g], values.max(1), atol=1e-4)
+        assert np.allclose(one.minimum[k, g], values.min(1), atol=1e-4)
     assert flips <= 3
     assert statistics.samples.sum() == len(samples)
 
@@ -91,6 +92,7 @@ def test_equal_to_brute_force_given_the_same_activations(tiny_model, samples):
                 one = statistics.modules["language"]
                 assert torch.equal(one.positive[k, g, layer], (values > 0).sum(0))
                 assert torch.equal(one.maximum[k, g, layer], values.amax(0))
+                assert torch.equal(one.minimum[k, g, layer], values.amin(0))
                 assert torch.allclose(one.total[k, g, layer], values.double().sum(0), atol=1e-4)
 
 

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from mmlens.deactivation import (
 )
 from mmlens.entropy import select
 from mmlens.errors import SampleError
+from mmlens.interventions import Intervention
 from mmlens.neurons import NeuronSet
 from mmlens.samples import Sample
 from mmlens.tables import accuracy_table, neurons_table
@@ -111,6 +113,18 @@ def test_the_names_of_masks():
     neurons = (NeuronSet([], "language", (1, 1)),)
     assert Mask("red", "mask", -1, 0.01, neurons, 0.0).name == "mask/red/0.01"
     assert Mask("all", "random", 2, 0.0001, neurons, 0.0).name == "random/all/0.0001/2"
+
+
+def test_masks_carry_their_intervention():
+    selections, probabilities = selected()
+    scaled = Intervention("scale", 0.5)
+    plain = masks_and_controls(selections, probabilities, DOMAINS, seeds=1)
+    masks = masks_and_controls(selections, probabilities, DOMAINS, 1, scaled)
+    assert [m.neurons for m in masks] == [m.neurons for m in plain]
+    assert {m.intervention for m in masks} == {scaled}
+    assert not {m.name for m in masks} & {m.name for m in plain}
+    neurons = (NeuronSet([], "language", (1, 1)),)
+    assert Mask("all", "random", 2, 0.1, neurons, 0.0, scaled).name == "random/all/0.1/scale-0.5/2"
 
 
 # Questions
@@ -223,6 +237,34 @@ def test_settings_of_a_study():
     assert {s.ids for s in study_settings(hand_made(), QUESTIONS, full=True)} == {
         frozenset(everything)
     }
+
+
+def test_a_mask_is_compared_with_controls_of_its_own_intervention():
+    scaled = Intervention("scale", 2.0)
+    silenced = hand_made()
+    masks = [*silenced, *(replace(m, intervention=scaled) for m in silenced)]
+    rows = answers()
+    # Scaling is half as bad: every mask's answers are right, its controls' are the same as before.
+    other = rows[rows.setting != "none"].copy()
+    named = {m.name: replace(m, intervention=scaled).name for m in silenced}
+    other["setting"] = other["setting"].map(named)
+    other.loc[other.setting.str.startswith("mask"), "score"] = 1.0
+    table = effects_table(pd.concat([rows, other]), masks, QUESTIONS, full=False, draws=200)
+    assert set(table.intervention) == {"zero", "scale-2"}
+    alone = effects_table(rows, silenced, QUESTIONS, full=False, draws=200)
+    assert "intervention" not in alone.columns
+    zero = table[table.intervention == "zero"].drop(columns="intervention")
+    pd.testing.assert_frame_equal(zero.reset_index(drop=True), alone)
+    own = table[(table["mask"] == "red") & (table.evaluated == "own") & (table.control == "random")]
+    by = own.set_index("intervention")
+    # drop of the mask: r0..r3 had 3 right; silenced 1 right, scaled 4 right
+    assert by.masked["zero"] == pytest.approx(0.25)
+    assert by.masked["scale-2"] == pytest.approx(1.0)
+    settings = study_settings(masks, QUESTIONS, full=False)
+    assert len({s.name for s in settings}) == len(settings) == 1 + 2 * len(silenced)
+    assert {s.intervention for s in settings if s.neurons} == {scaled, Intervention()}
+    accuracy = accuracy_table(pd.concat([rows, other]), masks, QUESTIONS.samples)
+    assert set(accuracy.intervention.dropna()) == {"zero", "scale-2"}
 
 
 def test_accuracy_table():

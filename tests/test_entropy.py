@@ -10,7 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmlens.entropy import activation_entropy, activation_probability, domain_neurons, select
+from mmlens.entropy import (
+    activation_entropy,
+    activation_probability,
+    domain_neurons,
+    select,
+    selectivity,
+)
 from mmlens.errors import StatisticsError
 from mmlens.neurons import NeuronSet
 
@@ -122,9 +128,32 @@ def test_entropy_of_one_domain_is_zero():
 def test_entropy_in_bits():
     p = torch.rand(2, 7, 5, dtype=torch.float64)
     expected = scipy.stats.entropy(p.numpy(), axis=-1, base=2)
-    np.testing.assert_allclose(activation_entropy(p, bits=True), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(activation_entropy(p, unit="bits"), expected, rtol=0, atol=1e-12)
     half = torch.tensor([[[0.1, 0.1]]], dtype=torch.float64)
-    assert float(activation_entropy(half, bits=True)) == pytest.approx(1.0, abs=1e-12)
+    assert float(activation_entropy(half, unit="bits")) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_selection_is_shown_in_bits():
+    counts = torch.randint(0, 900, (2, 40, 3), generator=torch.Generator().manual_seed(0))
+    selection = select(counts, torch.tensor([1000] * 3), "abc", fraction=0.2, quantile=0.5)
+    bits = selection.in_unit("bits")
+    assert (selection.unit, bits.unit) == ("nats", "bits")
+    p = counts.double() / 1000
+    expected = scipy.stats.entropy(p.numpy(), axis=-1, base=2)
+    np.testing.assert_allclose(bits.entropy, expected, rtol=0, atol=1e-12)
+    assert bits.cut == pytest.approx(selection.cut / math.log(2), abs=1e-12)
+    assert bits.sets == selection.sets
+    np.testing.assert_allclose(bits.in_unit("nats").entropy, selection.entropy, atol=1e-12)
+    assert selection.in_unit("nats").entropy.equal(selection.entropy)
+
+
+def test_selectivity_lies_between_even_and_exclusive():
+    rows = [[0.2, 0.2, 0.2], [0.0, 0.7, 0.0], [0.0, 0.0, 0.0], [0.5, 0.25, 0.25]]
+    got = selectivity(torch.tensor([rows], dtype=torch.float64))[0].tolist()
+    by_hand = 1 - (0.5 * math.log(2) + 0.5 * math.log(4)) / math.log(3)
+    assert got == pytest.approx([0.0, 1.0, 0.0, by_hand], abs=1e-12)
+    with pytest.raises(StatisticsError, match="two at least, 1"):
+        selectivity(torch.ones(1, 2, 1))
 
 
 @given(problems(largest=1000), st.floats(1e-3, 1.0))

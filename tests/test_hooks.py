@@ -9,6 +9,7 @@ from mmlens.groups import TokenGroups, TokenIds
 
 pytest.importorskip("transformer_lens.HookedTransformer", reason="transformer-lens 4")
 from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.hook_points import HookPoint
 
 
 @pytest.fixture(scope="module", params=["gated", "plain"])
@@ -113,3 +114,68 @@ def test_names_of_other_modules():
         "vision.blocks.2.mlp.hook_post",
     ]
     assert hooks.zero(mmlens.NeuronSet([], "language", (2, 24))) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+@torch.no_grad()
+def test_an_activation_is_set_before_the_product(transformer, tokens, named):
+    """Against act_fn itself exchanged; with a bias that a gated MLP adds after the product."""
+    gated = transformer.cfg.gated_mlp
+    if gated and named:
+        for block in transformer.blocks:
+            block.mlp.b_in.copy_(torch.linspace(-1, 1, 24))
+    neurons = some()
+    values = torch.linspace(-2, 3, len(neurons))
+    model = transformer if named else None
+    if not gated and not named:
+        with pytest.raises(KeyError, match="hook_pre_linear"):  # TransformerLens's own
+            transformer.run_with_hooks(tokens, fwd_hooks=hooks.set_to(neurons, values))
+        return
+    ours = transformer.run_with_hooks(tokens, fwd_hooks=hooks.set_to(neurons, values, model=model))
+    before = transformer(tokens)
+    functions = [block.mlp.act_fn for block in transformer.blocks]
+    start = 0
+    for layer, index in neurons.per_layer().items():
+        value = values[start : start + len(index)]
+        start += len(index)
+
+        def exchanged(pre, act=functions[layer], index=index, value=value):
+            out = act(pre)
+            out[..., index] = value
+            return out
+
+        transformer.blocks[layer].mlp.act_fn = exchanged
+    expected = transformer(tokens)
+    for block, function in zip(transformer.blocks, functions, strict=True):
+        block.mlp.act_fn = function
+        block.mlp.b_in.zero_()
+    assert torch.allclose(ours, expected, atol=1e-5)
+    assert (expected - before).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_the_layer_minimum_without_adapter(transformer, tokens):
+    def activation(module, layer):
+        return transformer.blocks[layer].mlp.act_fn
+
+    _, cache = transformer.run_with_cache(tokens)
+    lowest = activation("language", 0)(cache["pre", 0]).flatten(1).amin(1)
+    assert lowest.unique().numel() == 3
+    with transformer.hooks(fwd_hooks=hooks.layer_minimum(some(), activation)):
+        _, after = transformer.run_with_cache(tokens)
+    written = activation("language", 0)(after["pre", 0])[..., some().per_layer()[0]]
+    assert torch.equal(written, lowest[:, None, None].expand_as(written))
+
+
+def test_neurons_of_several_modules_take_their_values_in_order():
+    vision = mmlens.NeuronSet([(2, 1), (0, 3)], "vision", (3, 4))
+    few = mmlens.NeuronSet([(1, 5)], "language", (2, 24))
+    made = dict(hooks.scale([few, vision], torch.tensor([2.0, 3.0, 4.0])))
+    for name, width, column, factor in (
+        ("blocks.1.mlp.hook_post", 24, 5, 2),
+        ("vision.blocks.0.mlp.hook_post", 4, 3, 3),
+        ("vision.blocks.2.mlp.hook_post", 4, 1, 4),
+    ):
+        out = made[name](torch.ones(1, 1, width), hook=HookPoint())
+        assert out.flatten()[column] == factor
+        assert out.sum() == width - 1 + factor

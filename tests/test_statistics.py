@@ -33,9 +33,15 @@ def made(keys=("blue", "red"), seed=0, **changes):
     for name, (layers, width) in SHAPES.items():
         shape = (len(keys), len(GROUPS[name]), layers, width)
         maximum = normal(*shape).float()
-        maximum[:, 0, 0, 0] = -torch.inf
+        minimum = maximum - normal(*shape).abs().float()
+        maximum[:, 0, 0, 0], minimum[:, 0, 0, 0] = -torch.inf, torch.inf
         modules[name] = ModuleStatistics(
-            draw(*shape), normal(*shape), normal(*shape).square(), maximum, draw(*shape[:2]) + 1000
+            positive=draw(*shape),
+            total=normal(*shape),
+            squares=normal(*shape).square(),
+            maximum=maximum,
+            minimum=minimum,
+            tokens=draw(*shape[:2]) + 1000,
         )
     values = dict(
         modules=modules,
@@ -65,7 +71,7 @@ def assert_same(a, b, exact=True):
             x, y = getattr(a.modules[module], field), getattr(b.modules[module], field)
             assert x.dtype == y.dtype
             assert x.shape == y.shape
-            if exact or field in ("positive", "maximum", "tokens"):
+            if exact or field in ("positive", "maximum", "minimum", "tokens"):
                 assert torch.equal(x, y)
             else:
                 torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
@@ -83,7 +89,8 @@ def test_a_sum_is_that_of_each_key(left, right):
     a, b = made(left, 1), made(right, 2)
     both = a + b
     assert both.keys == tuple(sorted(set(left) | set(right)))
-    combine = dict(positive=np.add, total=np.add, squares=np.add, maximum=np.maximum, tokens=np.add)
+    combine = dict(positive=np.add, total=np.add, squares=np.add, tokens=np.add)
+    combine |= dict(maximum=np.maximum, minimum=np.minimum)
     for module in SHAPES:
         for field, operation in combine.items():
             x, y, z = (as_dict(one, module, field) for one in (a, b, both))
@@ -177,7 +184,8 @@ def test_keys_can_be_ordered_and_added_but_not_lost():
         x, y = as_dict(a, "language", field), as_dict(more, "language", field)
         assert np.array_equal(x["red"], y["red"])
         assert np.array_equal(x["blue"], y["blue"])
-        assert (y["green"] == (-np.inf if field == "maximum" else 0)).all()
+        nothing = {"maximum": -np.inf, "minimum": np.inf}.get(field, 0)
+        assert (y["green"] == nothing).all()
     assert more.samples.tolist() == [int(a.samples[1]), 0, int(a.samples[0])]
     with pytest.raises(StatisticsError, match=r"\['blue'\] would be lost"):
         a.with_keys(("red",))
@@ -221,6 +229,44 @@ def test_the_model_is_checked():
     made(model_hash=None).check_model("anything")
     with pytest.raises(StatisticsError, match=r"another model \(weights hash.*has other"):
         made().check_model("other")
+
+
+# Means and minima
+
+
+def test_means_and_minima_pool_tokens_not_keys():
+    values = {"blue": [[1.0, -2.0, 3.0]], "red": [[4.0, 0.5, 7.0], [-9.0, 2.0, 0.0], [1, 1, 1]]}
+    one = ModuleStatistics.empty(2, 1, 1, 3)
+    for row, tokens in enumerate(values.values()):
+        columns = np.array(tokens, dtype=np.float64)
+        one.total[row, 0, 0] = torch.from_numpy(columns.sum(0))
+        one.minimum[row, 0, 0] = torch.from_numpy(columns.min(0)).float()
+        one.tokens[row, 0] = len(columns)
+    statistics = made(modules={"vision": one}, groups={"vision": ("all",)})
+    everything = np.concatenate([np.array(t) for t in values.values()])
+    np.testing.assert_allclose(statistics.means("vision")[0], everything.mean(0), rtol=1e-15)
+    np.testing.assert_array_equal(statistics.minima("vision")[0], everything.min(0))
+    np.testing.assert_allclose(
+        statistics.means("vision", keys=("red",))[0], np.mean(values["red"], 0), rtol=1e-15
+    )
+    np.testing.assert_array_equal(statistics.minima("vision", "all", ("blue",))[0], [1, -2, 3])
+    nothing = statistics.with_keys(("blue", "green", "red"))
+    assert torch.equal(nothing.minima("vision"), statistics.minima("vision"))
+    for values_of in (nothing.means, nothing.minima):
+        with pytest.raises(StatisticsError, match="No token of group 'all' of 'vision'.*green"):
+            values_of("vision", None, ("green",))
+        with pytest.raises(StatisticsError, match="'language' was not collected"):
+            values_of("language")
+
+
+def test_other_sites_do_not_add_and_are_kept(tmp_path):
+    glu = made(site="glu")
+    with pytest.raises(StatisticsError, match="their site are 'act' and 'glu'"):
+        made() + glu
+    assert (glu + glu).site == "glu"
+    glu.save(tmp_path / "a.safetensors")
+    assert NeuronStatistics.load(tmp_path / "a.safetensors").site == "glu"
+    assert made().site == "act"
 
 
 # Files
@@ -287,6 +333,9 @@ def test_files_of_something_else_are_refused(tmp_path):
         save_file({"x": torch.zeros(2)}, path, metadata=metadata)
         with pytest.raises(StatisticsError, match="not a statistics file"):
             NeuronStatistics.load(path)
+    save_file({"x": torch.zeros(2)}, path, {"mmlens": '{"format": "mmlens.statistics/1"}'})
+    with pytest.raises(StatisticsError, match="older mmlens, without the minima.*anew"):
+        NeuronStatistics.load(path)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +376,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 # Accumulation
 
 
+def bent(x):
+    """An activation with exact zeros and with values below zero."""
+    return torch.where(x < -1, x, x.relu())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("slice_size", [3, 40, 1 << 17])
 def test_accumulated_statistics_are_those_of_the_tokens(monkeypatch, dtype, slice_size):
@@ -345,12 +399,13 @@ def test_accumulated_statistics_are_those_of_the_tokens(monkeypatch, dtype, slic
         weights = Weights.of(groups, keys)
         accumulator.add_tokens(weights)
         for layer in range(layers):
-            accumulator.add(layer, values[layer], torch.relu, weights)
+            accumulator.add(layer, values[layer], bent, weights)
             for group in range(2):
                 for row in range(rows):
                     for place in range(positions):
                         if groups[group, row, place]:
-                            one = values[layer, row, place].double().numpy().clip(min=0)
+                            one = values[layer, row, place].double().numpy()
+                            one = np.where(one < -1, one, one.clip(min=0))
                             seen[int(keys[row]), group][layer].append(one)
     got = accumulator.statistics()
     for (key, group), per_layer in seen.items():
@@ -363,6 +418,8 @@ def test_accumulated_statistics_are_those_of_the_tokens(monkeypatch, dtype, slic
             np.testing.assert_allclose(got.squares[place], (table**2).sum(0), rtol=1e-6)
             expected = table.max(0) if len(table) else np.full(width, -np.inf)
             np.testing.assert_allclose(got.maximum[place], expected, rtol=1e-6)
+            expected = table.min(0) if len(table) else np.full(width, np.inf)
+            np.testing.assert_allclose(got.minimum[place], expected, rtol=1e-6)
     assert (statistics.positive == 0).all()  # where it went on from is unchanged
 
 
@@ -375,3 +432,4 @@ def test_a_batch_without_a_token_of_the_groups_counts_nothing():
     assert not got.tokens.any()
     assert not got.positive.any()
     assert (got.maximum == -torch.inf).all()
+    assert (got.minimum == torch.inf).all()

@@ -1,14 +1,8 @@
-"""Hooks for neurons. They are (name, function) pairs for any TransformerLens model, adapter or not.
-
-A neuron's activation is what the activation function gives, before the product with the up branch
-of a gated MLP. ``hook_post`` holds that product, so scaling ``hook_post`` scales the activation, and
-0 there is 0 there; other values are not the same (methods: MMNeuron and MINER zero the activation).
-"""
+"""Hooks that count activations above zero (MMNeuron section 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,39 +10,8 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.errors import SampleError
+from mmlens.hooks.editing import Hook
 from mmlens.names import LANGUAGE, mlp_hook
-from mmlens.neurons import NeuronSet
-
-Hook = tuple[str, Callable[..., Any]]
-
-
-def zero(neurons: NeuronSet | Iterable[NeuronSet]) -> list[Hook]:
-    """Silence neurons: their activation is 0 at every token, in the prompt and while generating.
-
-    Equals zeroing the neurons' columns of the down projection, since a gated MLP multiplies the
-    activation with its up branch (MMNeuron and MINER, official codes).
-
-    Args:
-        neurons: a set, or sets of several modules.
-
-    Returns:
-        (hook name, function) pairs, one per layer that has a neuron; none for an empty set.
-    """
-    return scale(neurons, 0.0)
-
-
-def scale(neurons: NeuronSet | Iterable[NeuronSet], factor: float) -> list[Hook]:
-    """Multiply the activation of neurons by ``factor`` at every token; 0 silences, 1 does nothing."""
-    return [
-        (mlp_hook(one.module, layer, "post"), _scaling(indices, factor))
-        for one in _as_sets(neurons)
-        for layer, indices in one.per_layer().items()
-    ]
-
-
-def keep_only(neurons: NeuronSet | Iterable[NeuronSet]) -> list[Hook]:
-    """Silence every neuron of the sets' modules but these (MINER's complementary mask)."""
-    return zero([~one for one in _as_sets(neurons)])
 
 
 class Counter(list[Hook]):
@@ -129,23 +92,3 @@ def positive_counts(
     if groups is None:
         return above.flatten(0, 1).sum(0)[None]
     return torch.stack([above[mask].sum(0) for mask in groups.to(pre.device)])
-
-
-def _scaling(indices: Int[Tensor, " n"], factor: float) -> Callable[..., Tensor]:
-    moved: dict[torch.device, Tensor] = {}
-
-    def hook_fn(post: Float[Tensor, "batch pos neuron"], hook: HookPoint) -> Tensor:  # noqa: ARG001
-        if post.device not in moved:
-            moved[post.device] = indices.to(post.device)
-        index = moved[post.device]
-        if factor == 0.0:
-            return post.index_fill(-1, index, 0.0)
-        changed = post.clone()
-        changed[..., index] *= factor
-        return changed
-
-    return hook_fn
-
-
-def _as_sets(neurons: NeuronSet | Iterable[NeuronSet]) -> Sequence[NeuronSet]:
-    return [neurons] if isinstance(neurons, NeuronSet) else list(neurons)
