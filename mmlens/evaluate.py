@@ -16,7 +16,7 @@ from mmlens.collection import check_failures, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.hooks import zero
-from mmlens.metrics import metric
+from mmlens.metrics import check_scorable, scorer
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
@@ -60,7 +60,7 @@ def evaluate(
     settings: Sequence[Setting],
     *,
     answers: Path | None = None,
-    metric_name: str = "exact_match",
+    metric_name: str | Mapping[str, str] = "exact_match",
     max_new_tokens: int = 16,
     template: str = "auto",
     token_budget: int = 4096,
@@ -79,19 +79,20 @@ def evaluate(
         settings: what to silence, and which questions to ask then.
         answers: a JSON-lines file to which every answer is appended as soon as it is there. A second
             call with the same file asks only what is missing.
-        metric_name: a name in :data:`mmlens.metrics.METRICS`.
+        metric_name: a metric (see :func:`mmlens.metrics.scorer`), or one for each domain.
         max_new_tokens: length of an answer at most.
         template, token_budget, max_batch: as in :func:`mmlens.collect`.
         max_failures: share of samples that may be left out for unreadable media.
         progress: show a progress bar.
 
     Raises:
-        SampleError: a setting asks an unknown sample, or a sample has no accepted answer.
+        SampleError: a setting asks an unknown sample, or a sample has no accepted answer, or not
+            what the metric needs.
         TooManyFailuresError: more samples unreadable than the cap allows.
     """
-    score = metric(metric_name)
+    score = scorer(metric_name)
     by_id = {sample.id: sample for sample in samples}
-    _check(by_id, settings)
+    _check(by_id, settings, metric_name)
     rows = {(r["setting"], r["id"]): r for r in (read_jsonl(answers) if answers else [])}
     blocks = _blocks(samples, settings)
     total = sum(len(s.ids) for s in settings)
@@ -120,7 +121,7 @@ def evaluate(
                     new = _answered(model, setting, batch, encoded, max_new_tokens)
                     tokens += int(batch.groups.attention.sum())
                     for row in new:
-                        row["score"] = score(row["prediction"], by_id[row["id"]].answers)
+                        row["score"] = score(row["prediction"], by_id[row["id"]])
                         rows[(row["setting"], row["id"])] = row
                     if answers is not None:
                         append_jsonl(answers, new)
@@ -160,12 +161,15 @@ def _blocks(
     return [([settings[i] for i in asked], block) for asked, block in blocks.items()]
 
 
-def _check(by_id: Mapping[str, Sample], settings: Sequence[Setting]) -> None:
+def _check(
+    by_id: Mapping[str, Sample],
+    settings: Sequence[Setting],
+    metric_name: str | Mapping[str, str],
+) -> None:
     if len({s.name for s in settings}) != len(settings):
         raise SampleError("Two settings have the same name; names must be unique.")
     for setting in settings:
         if unknown := sorted(setting.ids - set(by_id)):
             raise SampleError(f"Setting {setting.name!r} asks unknown sample {unknown[0]!r}.")
-        for name in setting.ids:
-            if not by_id[name].answers:
-                raise SampleError(f"Sample {name!r} has no accepted answer to score against.")
+    for name in sorted(frozenset().union(*(setting.ids for setting in settings))):
+        check_scorable(metric_name, by_id[name])
