@@ -87,8 +87,8 @@ def load_lingo_judge(name: str = PUBLISHED, *, device: str | None = None) -> Lin
     except (OSError, ValueError, ImportError) as error:
         raise SampleError(
             f"The metric 'lingo_judge' needs the model {name}, which is not on this machine and could "
-            "not be fetched; fetch it where there is a network (huggingface-cli download "
-            f"{PUBLISHED}), or choose another metric, such as 'exact_match'."
+            f"not be fetched; run 'hf download {PUBLISHED}' where there is a network, or choose "
+            "another metric, such as 'exact_match'."
         ) from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return LingoJudge(model.to(device).eval(), tokenizer)

@@ -15,10 +15,10 @@ _NAMED = r"\b(?:answer|option|choice)\b(?:\s+(?:is|would be))?\s*(?:option\b|cho
 def chosen_option(prediction: str, choices: Sequence[str]) -> int | None:
     """The number of the option that an answer names, from 0; None where it names none, or several.
 
-    In this order, the first that tells: the answer is one letter (``B``, ``(b)``, ``B.``); it starts
-    with one and a sign (``B: focal``, ``(B) focal``); it is an option's text, alone or after its
-    letter; it says so (``The answer is B``); it has one letter in brackets. "A" before a word is an
-    article, not a letter.
+    In this order, the first that tells: the answer is one letter (``B``, ``(b)``, ``B.``); it is an
+    option's text, alone or after its letter; it starts with a letter and a sign (``B: focal``,
+    ``(B) focal``); it says so (``The answer is B``); it has one letter in brackets. "A" before a word
+    is an article, not a letter.
 
     Raises:
         SampleError: there are no choices, or more than 26.
@@ -36,12 +36,6 @@ def chosen_option(prediction: str, choices: Sequence[str]) -> int | None:
     any_letter = f"[{letters}{letters.lower()}]"
     if alone := re.fullmatch(rf"[(\[]?({any_letter})[)\].:,;]*", text):
         return letters.index(alone[1].upper())
-    # Several options in one answer choose none, in whichever form they come.
-    if re.search(rf"\b[{letters}]\b\W+(?:and|or|&)\W+\b[{letters}]\b", text):
-        return None
-    start = rf"[(\[]({any_letter})[)\]]|([{letters}])(?:[).:,;]|\s*-\s|\s*\n)|({any_letter})[):]"
-    if begun := re.match(start, text):
-        return letters.index(next(filter(None, begun.groups())).upper())
     said = normalised(text)
     same = [
         i
@@ -50,8 +44,14 @@ def chosen_option(prediction: str, choices: Sequence[str]) -> int | None:
     ]
     if len(same) == 1:
         return same[0]
+    # Several options in one answer choose none, in whichever form they come.
+    if re.search(rf"\b[{letters}]\b\W+(?:and|or|&)\W+\b[{letters}]\b", text):
+        return None
+    start = rf"[(\[]({any_letter})[)\]]|([{letters}])(?:[).:,;]|\s*-\s|\s*\n)|({any_letter})[):]"
+    if begun := re.match(start, text):
+        return letters.index(next(filter(None, begun.groups())).upper())
     for form in (
-        rf"{_NAMED}[(\[]?({any_letter})(?:[)\].:,;\n]|\s*$)",
+        rf"{_NAMED}[(\[]?({any_letter})(?:[)\].:,;\n]|\s*$|\s+is\b)",
         rf"[(\[]({any_letter})[)\]]",
     ):
         flags = re.IGNORECASE if form.startswith(r"\b") else 0
@@ -69,7 +69,10 @@ def right_option(answers: Sequence[str], choices: Sequence[str]) -> int:
     Raises:
         SampleError: they mean none of the options, or several.
     """
-    meant = {chosen_option(answer, choices) for answer in answers} - {None}
+    # A letter decides: the text after it may look like another one ("Vitamin (C)").
+    letters = string.ascii_uppercase[: len(choices)]
+    named = [answer.strip() for answer in answers if answer.strip() in tuple(letters)]
+    meant = {chosen_option(answer, choices) for answer in named or answers} - {None}
     if len(meant) != 1:
         raise SampleError(
             f"The accepted answers {', '.join(map(repr, answers)) or '(none)'} mean "
