@@ -13,7 +13,7 @@ from typing import Any
 
 from mmlens.datasets import docvqa, lingoqa, pmcvqa, rsvqa, vqav2
 from mmlens.datasets.prompts import PROMPTS, Prompt, checked_prompt
-from mmlens.datasets.rows import PAPER_LIMIT, Benchmark, Subset, chosen
+from mmlens.datasets.rows import PAPER_LIMIT, Benchmark, chosen
 from mmlens.errors import SampleError
 from mmlens.media import Picture
 from mmlens.samples import Sample
@@ -24,7 +24,6 @@ __all__ = [
     "PROMPTS",
     "Benchmark",
     "Prompt",
-    "Subset",
     "metrics_of",
     "read",
 ]
@@ -48,7 +47,7 @@ def read(
     split: str,
     *,
     prompt: str = "paper",
-    subset: Subset = "seed",
+    subset: str = "seed",
     limit: int | None = None,
     seed: int = 0,
     one_per_picture: bool | None = None,

@@ -92,8 +92,9 @@ def rows(source: Any, split: str, *, frames: str = "joined", references: str = "
             },
         )
 
-    # Questions of one scene share their frames; those of the files may differ within a segment.
-    shared = data["images"].map(",".join) if "images" in data.columns else data["segment_id"]
+    shared = data["segment_id"].astype(str)
+    if "images" in data.columns:  # the names of the frames are sure, those of segments nearly
+        shared = data["folder"] + "/" + data["images"].map(",".join)
     return Rows(ids, [str(shared.iloc[one[0]]) for one in members], build)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,6 @@ import pandas as pd
 from mmlens.datasets.prompts import Prompt
 from mmlens.errors import SampleError
 from mmlens.media import Picture
-
-#: How some of the questions are chosen: ``seed`` draws; ``paper`` takes the first of MMNeuron's order.
-Subset = Literal["seed", "paper"]
 
 #: MMNeuron's evaluation stops after the question with this number, from 0.
 PAPER_LIMIT = 1001
@@ -122,7 +119,7 @@ def datasets_order(seed: int) -> Callable[[int], list[int]]:
 def chosen(
     rows: Rows,
     *,
-    subset: Subset,
+    subset: str,
     limit: int | None,
     seed: int,
     one_per_picture: bool,

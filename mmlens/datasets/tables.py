@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,52 +17,6 @@ import pyarrow.parquet as pq
 from mmlens.datasets.folders import HELP
 from mmlens.errors import SampleError
 from mmlens.media import Picture
-
-
-class Table(Protocol):
-    """Columns by name; pictures of one row at a time."""
-
-    where: str
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the columns."""
-        ...
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column that holds no pictures."""
-        ...
-
-    def pictures(self, name: str, row: int) -> tuple[Picture, ...]:
-        """The pictures of a row: one, a list, or none."""
-        ...
-
-
-def find_table(source: Any, split: str, aliases: Sequence[str] = ()) -> Table | None:
-    """The table behind a source; None for a folder that holds none.
-
-    Args:
-        source: a loaded data set or a dictionary of splits; a folder written by ``save_to_disk``; or
-            a folder with parquet shards, ``{split}-*.parquet`` or ``{split}.parquet``, there, in
-            ``data/`` or in ``{split}/``.
-        split: the split.
-        aliases: other names of that split.
-
-    Raises:
-        SampleError: it is a data set without that split, or ``datasets`` is needed and not installed.
-    """
-    splits = (split, *aliases)
-    if not isinstance(source, str | Path):
-        return _loaded(source, splits)
-    folder = Path(source)
-    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        return _loaded(_datasets().load_from_disk(str(folder)), splits)
-    for name in splits:
-        for place in (folder, folder / "data", folder / "default"):
-            files = [*place.glob(f"{name}-*.parquet"), *place.glob(f"{name}.parquet")]
-            if files := sorted(files) or sorted(place.glob(f"{name}/*.parquet")):
-                return ParquetTable(files)
-    return None
 
 
 class ParquetTable:
@@ -135,6 +89,37 @@ class LoadedTable:
         return tuple(
             partial(_read, self._data, name, row, number) for number, _ in enumerate(_listed(one))
         )
+
+
+#: Columns by name, and the pictures of one row at a time.
+Table = ParquetTable | LoadedTable
+
+
+def find_table(source: Any, split: str, aliases: Sequence[str] = ()) -> Table | None:
+    """The table behind a source; None for a folder that holds none.
+
+    Args:
+        source: a loaded data set or a dictionary of splits; a folder written by ``save_to_disk``; or
+            a folder with parquet shards, ``{split}-*.parquet`` or ``{split}.parquet``, there, in
+            ``data/`` or in ``{split}/``.
+        split: the split.
+        aliases: other names of that split.
+
+    Raises:
+        SampleError: it is a data set without that split, or ``datasets`` is needed and not installed.
+    """
+    splits = (split, *aliases)
+    if not isinstance(source, str | Path):
+        return _loaded(source, splits)
+    folder = Path(source)
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return _loaded(_datasets().load_from_disk(str(folder)), splits)
+    for name in splits:
+        for place in (folder, folder / "data", folder / "default"):
+            files = [*place.glob(f"{name}-*.parquet"), *place.glob(f"{name}.parquet")]
+            if files := sorted(files) or sorted(place.glob(f"{name}/*.parquet")):
+                return ParquetTable(files)
+    return None
 
 
 def _read(data: Any, name: str, row: int, number: int) -> bytes:
