@@ -17,7 +17,7 @@ from mmlens.collection import check_failures, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.interventions import Intervention
-from mmlens.metrics import metric
+from mmlens.metrics import check_scorable, scorer
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
@@ -65,7 +65,7 @@ def evaluate(
     settings: Sequence[Setting],
     *,
     answers: Path | None = None,
-    metric_name: str = "exact_match",
+    metric_name: str | Mapping[str, str] = "exact_match",
     max_new_tokens: int = 16,
     template: str = "auto",
     token_budget: int = 4096,
@@ -88,7 +88,7 @@ def evaluate(
         answers: a JSON-lines file to which every answer is appended as soon as it is there. A second
             call with the same file asks only what is missing; it goes by the settings' names, so
             keep one file for one temperature and seed.
-        metric_name: a name in :data:`mmlens.metrics.METRICS`.
+        metric_name: a metric (see :func:`mmlens.metrics.scorer`), or one for each domain.
         max_new_tokens: length of an answer at most.
         template, token_budget, max_batch: as in :func:`mmlens.collect`.
         max_failures: share of samples that may be left out for unreadable media.
@@ -100,14 +100,14 @@ def evaluate(
             same under every setting and in any batch.
 
     Raises:
-        SampleError: a setting asks an unknown sample, a sample has no accepted answer, or an
-            intervention cannot be done.
+        SampleError: a setting asks an unknown sample, a sample has no accepted answer or not what
+            the metric needs, or an intervention cannot be done.
         StatisticsError: the statistics are of another model, or lack what an intervention needs.
         TooManyFailuresError: more samples unreadable than the cap allows.
     """
-    score = metric(metric_name)
+    score = scorer(metric_name)
     by_id = {sample.id: sample for sample in samples}
-    _check(by_id, settings, statistics)
+    _check(by_id, settings, metric_name, statistics)
     if statistics is not None:
         statistics.check_model(model.weight_hash)
     decoding = Decoding(max_new_tokens, temperature, seed)
@@ -140,7 +140,7 @@ def evaluate(
                     new = _answered(model, setting, batch, encoded, decoding, statistics, donors)
                     tokens += int(batch.groups.attention.sum())
                     for row in new:
-                        row["score"] = score(row["prediction"], by_id[row["id"]].answers)
+                        row["score"] = score(row["prediction"], by_id[row["id"]])
                         rows[(row["setting"], row["id"])] = row
                     if answers is not None:
                         append_jsonl(answers, new)
@@ -267,6 +267,7 @@ def _blocks(
 def _check(
     by_id: Mapping[str, Sample],
     settings: Sequence[Setting],
+    metric_name: str | Mapping[str, str],
     statistics: NeuronStatistics | None,
 ) -> None:
     if len({s.name for s in settings}) != len(settings):
@@ -275,6 +276,5 @@ def _check(
         setting.intervention.check(setting.neurons, statistics)
         if unknown := sorted(setting.ids - set(by_id)):
             raise SampleError(f"Setting {setting.name!r} asks unknown sample {unknown[0]!r}.")
-        for name in setting.ids:
-            if not by_id[name].answers:
-                raise SampleError(f"Sample {name!r} has no accepted answer to score against.")
+    for name in sorted(frozenset().union(*(setting.ids for setting in settings))):
+        check_scorable(metric_name, by_id[name])

@@ -26,8 +26,21 @@ from mmlens.errors import MediaError
 
 log = logging.getLogger(__name__)
 
-#: A picture: decoded, its encoded bytes, or the file that holds them.
-Picture = Image.Image | bytes | str | PathLike[str]
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Pictures of one height joined from left to right, only when the whole is decoded.
+
+    Attributes:
+        pictures: at least one, the leftmost first.
+    """
+
+    pictures: tuple[Picture, ...]
+
+
+#: A picture: decoded, its encoded bytes, or the file that holds them; several of them side by side;
+#: or a function that reads its encoded bytes when it is asked (a row of a table on disk).
+Picture = Image.Image | bytes | str | PathLike[str] | SideBySide | Callable[[], bytes]
 
 #: A video: its frames as pictures, or as a UInt8 array [frame, height, width, 3]; the encoded bytes
 #: of an animated picture (WebP, GIF, PNG, TIFF) or of an MP4, MOV, MKV, WebM or AVI; the file that
@@ -71,8 +84,11 @@ def open_picture(picture: Picture) -> Image.Image:
     """Decode a picture to RGB, turned upright by its EXIF orientation.
 
     Raises:
-        MediaError: the file is missing, truncated or not a picture.
+        MediaError: the file is missing, truncated or not a picture; pictures side by side have
+            different heights, or there are none.
     """
+    if isinstance(picture, SideBySide):
+        return _joined([open_picture(one) for one in picture.pictures])
     with _decoding(picture, "picture"), _opened(picture, "picture") as image:
         return _upright(image)
 
@@ -81,10 +97,31 @@ def picture_size(picture: Picture) -> tuple[int, int]:
     """(height, width) of a picture in pixels, read from its header alone where it can be.
 
     Raises:
-        MediaError: the file is missing or not a picture.
+        MediaError: the file is missing or not a picture; else as :func:`open_picture`.
     """
+    if isinstance(picture, SideBySide):
+        return _joined_size([picture_size(one) for one in picture.pictures])
     with _decoding(picture, "picture"), _opened(picture, "picture") as image:
         return _upright_size(image)
+
+
+def _joined(parts: Sequence[Image.Image]) -> Image.Image:
+    height, width = _joined_size([(one.height, one.width) for one in parts])
+    whole, left = Image.new("RGB", (width, height)), 0
+    for one in parts:
+        whole.paste(one, (left, 0))
+        left += one.width
+    return whole
+
+
+def _joined_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    heights = sorted({height for height, _ in sizes})
+    if len(heights) != 1:
+        raise MediaError(
+            f"Pictures of the heights {', '.join(map(str, heights)) or '(none given)'} cannot stand "
+            "side by side; give at least one, all of one height."
+        )
+    return heights[0], sum(width for _, width in sizes)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -510,6 +547,8 @@ def _decoding(source: Any, noun: str) -> Iterator[None]:
 
 def _stream(medium: Any, noun: str) -> io.BufferedIOBase:
     """An encoded medium, open for reading."""
+    if callable(medium):
+        medium = medium()
     if isinstance(medium, bytes):
         return io.BytesIO(medium)
     if not isinstance(medium, str | PathLike):

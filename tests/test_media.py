@@ -13,6 +13,7 @@ from PIL import Image
 from mmlens import media
 from mmlens.errors import MediaError
 from mmlens.media import (
+    SideBySide,
     audio_length,
     open_audio,
     open_picture,
@@ -52,11 +53,12 @@ def damaged(content, data):
 # Pictures
 
 
-@pytest.mark.parametrize("form", ["file", "text path", "bytes", "decoded"])
+@pytest.mark.parametrize("form", ["file", "text path", "bytes", "decoded", "read when asked"])
 def test_every_form_of_picture(tmp_path, form):
     image = half_and_half()
     (tmp_path / "a.png").write_bytes(encoded(image))
     picture = {
+        "read when asked": (tmp_path / "a.png").read_bytes,
         "file": tmp_path / "a.png",
         "text path": str(tmp_path / "a.png"),
         "bytes": encoded(image),
@@ -131,6 +133,35 @@ def test_exif_orientation_of_a_decoded_picture(kind, orientation):
     assert picture_size(image) == (height, width)
     image.load()
     assert picture_size(image) == (height, width)
+
+
+def test_pictures_side_by_side(tmp_path):
+    red = Image.new("RGB", (7, 10), RED)
+    (tmp_path / "b.png").write_bytes(encoded(half_and_half()))
+    lying = encoded(half_and_half(10, 4), "JPEG", orientation=6)  # upright 10 high, 4 wide
+    joined = SideBySide((red, str(tmp_path / "b.png"), lying))
+    whole = open_picture(joined)
+    assert picture_size(joined) == (10, 41) == (whole.height, whole.width)
+    parts = [np.asarray(open_picture(one)) for one in joined.pictures]
+    assert np.array_equal(np.asarray(whole), np.concatenate(parts, axis=1))
+
+
+@pytest.mark.parametrize("look", [open_picture, picture_size])
+def test_pictures_that_cannot_stand_side_by_side(look, tmp_path):
+    with pytest.raises(MediaError, match="heights 10, 12 cannot stand side by side"):
+        look(SideBySide((half_and_half(), half_and_half(height=12))))
+    with pytest.raises(MediaError, match="none given"):
+        look(SideBySide(()))
+    with pytest.raises(MediaError, match="gone.png does not exist"):
+        look(SideBySide((half_and_half(), tmp_path / "gone.png")))
+
+
+@pytest.mark.parametrize("look", [open_picture, picture_size])
+def test_a_picture_that_cannot_be_read_when_asked(look, tmp_path):
+    with pytest.raises(MediaError, match="The picture is not a readable picture: .*No such file"):
+        look((tmp_path / "gone.png").read_bytes)
+    with pytest.raises(MediaError, match="type NoneType"):
+        look(lambda: None)
 
 
 def test_a_missing_picture():

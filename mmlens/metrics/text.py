@@ -1,14 +1,10 @@
-"""Scoring one answer against the accepted ones."""
+"""Answers that must be the same text."""
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
-
-from mmlens.errors import SampleError
-
-Metric = Callable[[str, Sequence[str]], float]
+from collections.abc import Sequence
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -23,7 +19,7 @@ def normalised(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the normalised prediction equals any accepted answer, else 0 (MMNeuron: RSVQA).
+    """1 if the normalised prediction equals any accepted answer, else 0 (RSVQA).
 
     >>> exact_match("Yes.", ["yes"]), exact_match("yes it is", ["yes"])
     (1.0, 0.0)
@@ -33,15 +29,12 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     return float(said in accepted)
 
 
-METRICS: Mapping[str, Metric] = {"exact_match": exact_match}
+def same_lowered(prediction: str, answers: Sequence[str]) -> float:
+    """1 if the prediction is an accepted answer but for its case, else 0: MMNeuron's code for RSVQA.
 
+    Blanks around it and a full stop count as errors there.
 
-def metric(name: str) -> Metric:
-    """The metric of that name.
-
-    Raises:
-        SampleError: there is none.
+    >>> same_lowered("Yes", ["yes"]), same_lowered("Yes.", ["yes"])
+    (1.0, 0.0)
     """
-    if name not in METRICS:
-        raise SampleError(f"There is no metric {name!r}; there are {', '.join(METRICS)}.")
-    return METRICS[name]
+    return float(prediction.lower() in [answer.lower() for answer in answers])

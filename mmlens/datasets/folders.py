@@ -1,0 +1,106 @@
+"""Files of a benchmark: found, read and checked, with one sentence for what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmlens.errors import SampleError
+
+HELP = "see docs/benchmarks-data.md for what to fetch"
+
+
+def checked_folder(folder: Any, title: str) -> Path:
+    """The folder of a data set.
+
+    Raises:
+        SampleError: it is none.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise SampleError(f"{path}, given for {title}, {what}; {HELP}.")
+    return path
+
+
+def first_file(folder: Path, names: Sequence[str], what: str) -> Path:
+    """The first of the files that is there.
+
+    Raises:
+        SampleError: none is.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    there = sorted(p.name for p in folder.iterdir())
+    shown = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "")
+    raise SampleError(
+        f"{folder} has no {' or '.join(names)} ({what}); it holds {shown or 'nothing'}; {HELP}."
+    )
+
+
+def picture_file(folder: Path, names: Iterable[str]) -> str:
+    """The path of a picture: the first of the names that is there.
+
+    Where none is, the first name: a missing picture is reported for its sample when that is
+    prepared, so that one of them does not stop a run.
+    """
+    paths = [str(folder / name) for name in names]
+    return next((path for path in paths if Path(path).is_file()), paths[0])
+
+
+def json_list(file: Path, key: str) -> list[dict[str, Any]]:
+    """The list of records under a key of a JSON file.
+
+    Raises:
+        SampleError: the file is not JSON, or has no such list of records.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise SampleError(f"{file} is not JSON: {error}.") from error
+    records = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        there = ", ".join(map(repr, content)) if isinstance(content, dict) else "no object"
+        raise SampleError(f"{file} has no list of records {key!r}; it has {there or 'nothing'}.")
+    return records
+
+
+def value(record: Mapping[str, Any], key: str, where: str) -> Any:
+    """One value of a record.
+
+    Raises:
+        SampleError: it has none; ``where`` says which record of which file.
+    """
+    if record.get(key) is None:
+        raise SampleError(f"{where} has no {key!r}; it has {', '.join(map(str, record))}.")
+    return record[key]
+
+
+def check_columns(there: Iterable[str], needed: Iterable[str], where: Any) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        SampleError: it does.
+    """
+    there = [str(name) for name in there]
+    if missing := [name for name in needed if name not in there]:
+        raise SampleError(
+            f"{where} has no column {' and '.join(map(repr, missing))}; it has "
+            f"{', '.join(there) or 'none'}."
+        )
+
+
+def check_unique(ids: Sequence[str], where: Any) -> None:
+    """Refuse ids that occur twice.
+
+    Raises:
+        SampleError: one does.
+    """
+    if len(set(ids)) == len(ids):
+        return
+    seen: set[str] = set()
+    twice = next(one for one in ids if one in seen or seen.add(one))
+    raise SampleError(f"{where} has the question id {twice} more than once; ids must be unique.")

@@ -1,0 +1,186 @@
+"""LingoQA (Marcu et al., arXiv 2312.14115): questions on five frames from a driving car.
+
+Official layout (checked against the published val.parquet)::
+
+    evaluation/val.parquet        question_id, segment_id, images, question, answer
+    evaluation/images/val/<segment_id>/0.jpg ... 4.jpg        as the column images says
+    action/train.parquet, scenery/train.parquet               the two training sets, read one after
+    action/images/..., scenery/images/...                     the other
+
+``val.parquet`` and ``train.parquet`` may also lie in the folder itself or in ``val/`` and ``train/``
+(MMNeuron's tree). A row is a question with one reference answer; val has two for each of its 500
+questions. There is no official copy among Hugging Face data sets; tables with the same columns and
+pictures in ``images``, or in ``image_1`` to ``image_5``, are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmlens.datasets.folders import (
+    check_columns,
+    check_unique,
+    checked_folder,
+    first_file,
+    picture_file,
+)
+from mmlens.datasets.prompts import driving
+from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
+from mmlens.datasets.tables import Table, find_table
+from mmlens.errors import SampleError
+from mmlens.media import Picture, SideBySide
+
+_COLUMNS = ("question_id", "segment_id", "question", "answer")
+
+
+def rows(source: Any, split: str, *, frames: str = "joined", references: str = "together") -> Rows:
+    """The questions of a split.
+
+    Args:
+        source: a folder, or a Hugging Face data set.
+        split: ``train`` or ``val``.
+        frames: ``joined``: the frames side by side as one picture, as MMNeuron's code joins them;
+            ``separate``: a picture each.
+        references: ``together``: a question once, with all its reference answers; ``apart``: once
+            for each, as MMNeuron's code asks (see :func:`mmlens.metrics.any_row_right`).
+
+    Raises:
+        SampleError: a file or column is missing.
+    """
+    data, pictures_of, where = _frame(source, split)
+    grouped: dict[tuple[str, str, str], list[int]] = {}
+    for number, key in enumerate(
+        zip(
+            data["question_id"].astype(str),
+            data["segment_id"].astype(str),
+            data["question"].astype(str),
+            strict=True,
+        )
+    ):
+        grouped.setdefault(key, []).append(number)
+    # The id of a question was made for its segment; where it was not, both together are one.
+    names = [question_id for question_id, _, _ in grouped]
+    if len(set(names)) != len(names):
+        names = [f"{question_id}-{segment}" for question_id, segment, _ in grouped]
+    check_unique(names, where)
+    if references == "together":
+        ids, members = names, list(grouped.values())
+    else:
+        split_up = sorted(
+            (number, f"{name}-{i}")
+            for name, numbers in zip(names, grouped.values(), strict=True)
+            for i, number in enumerate(numbers, start=1)
+        )
+        ids, members = [name for _, name in split_up], [[number] for number, _ in split_up]
+
+    def build(i: int) -> Row:
+        first = members[i][0]
+        record = data.iloc[first]
+        found = pictures_of(first)
+        return Row(
+            question=str(record["question"]),
+            images=(SideBySide(found),) if frames == "joined" else found,
+            answers=tuple(str(data["answer"].iloc[number]) for number in members[i]),
+            fields={
+                "source": str(record["segment_id"]),
+                "question_id": str(record["question_id"]),
+                "segment_id": str(record["segment_id"]),
+            },
+        )
+
+    shared = data["segment_id"].astype(str)
+    if "images" in data.columns:  # the names of the frames are sure, those of segments nearly
+        shared = data["folder"] + "/" + data["images"].map(",".join)
+    return Rows(ids, [str(shared.iloc[one[0]]) for one in members], build)
+
+
+def _frame(
+    source: Any, split: str
+) -> tuple[pd.DataFrame, Callable[[int], tuple[Picture, ...]], Any]:
+    """The rows without their pictures, how to get the pictures of one, and where it all lies."""
+    folder = checked_folder(source, "LingoQA") if isinstance(source, str | Path) else None
+    files = _files(folder, split) if folder is not None else []
+    if folder is not None and files:
+        return _official(folder, files)
+    table = find_table(source, split, {"val": ("validation", "test")}.get(split, ()))
+    if table is None:
+        assert folder is not None
+        first_file(folder, _names(split), f"LingoQA, {split}")  # says what is missing
+        raise AssertionError
+    check_columns(table.names, _COLUMNS, table.where)
+    data = pd.DataFrame({name: table.column(name) for name in _COLUMNS})
+    return data, _pictures(table), table.where
+
+
+def _names(split: str) -> list[str]:
+    found = [f"{split}.parquet", f"{split}/{split}.parquet"]
+    return found + (
+        ["evaluation/val.parquet"]
+        if split == "val"
+        else ["action/train.parquet", "scenery/train.parquet"]
+    )
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    """The official files of a split that are there; of the training sets, both."""
+    there = [folder / name for name in _names(split) if (folder / name).is_file()]
+    both = [file for file in there if file.parent.name in ("action", "scenery")]
+    return both or there[:1]
+
+
+def _official(
+    folder: Path, files: list[Path]
+) -> tuple[pd.DataFrame, Callable[[int], tuple[Picture, ...]], Any]:
+    parts = []
+    for file in files:
+        try:
+            part = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise SampleError(f"{file} is not readable parquet: {error}.") from error
+        check_columns(part.columns, (*_COLUMNS, "images"), file)
+        parts.append(part.assign(folder=str(file.parent)))
+    data = pd.concat(parts, ignore_index=True)
+
+    def pictures_of(number: int) -> tuple[Picture, ...]:
+        record = data.iloc[number]
+        if len(record["images"]) == 0:
+            raise SampleError(
+                f"Question {record['question_id']!r} of {record['folder']} has no frames."
+            )
+        places = (Path(record["folder"]), folder)
+        return tuple(
+            picture_file(folder, [str(place / str(name)) for place in places])
+            for name in record["images"]
+        )
+
+    where = files[0] if len(files) == 1 else folder
+    return data, pictures_of, where
+
+
+def _pictures(table: Table) -> Callable[[int], tuple[Picture, ...]]:
+    names = ["images"] if "images" in table.names else []
+    names = names or sorted(n for n in table.names if n.startswith("image_"))
+    if not names:
+        check_columns(table.names, ["images"], table.where)
+    return lambda number: tuple(one for name in names for one in table.pictures(name, number))
+
+
+BENCHMARK = Benchmark(
+    name="lingoqa",
+    title="LingoQA",
+    domain="ad",
+    splits=("train", "val"),
+    unlabelled=(),
+    paper_splits=("train", "val"),
+    metric="lingo_judge",
+    paper_metric="lingo_judge",
+    rows=rows,
+    text=lambda row, prompt: driving(row.question, prompt),
+    paper_order=pandas_order(42),
+    one_per_picture=False,
+    options={"frames": ("joined", "separate"), "references": ("together", "apart")},
+)
