@@ -29,12 +29,20 @@ from mmlens.reporting.effect_figures import (
     effect_matrix,
     effects_against_controls,
 )
+from mmlens.reporting.overlap_figures import (
+    COMBINATION_COLUMNS,
+    OVERLAP_COLUMNS,
+    overlap_heatmap,
+    upset,
+)
 
 __all__ = [
     "ACCURACY_COLUMNS",
+    "COMBINATION_COLUMNS",
     "CONDITIONS",
     "EFFECT_COLUMNS",
     "NEURON_COLUMNS",
+    "OVERLAP_COLUMNS",
     "SelectionSummary",
     "accuracy_bars",
     "accuracy_summary",
@@ -44,6 +52,8 @@ __all__ = [
     "layer_distribution",
     "neuron_domains",
     "neurons_per_domain",
+    "overlap_heatmap",
+    "upset",
 ]
 
 NEURON_COLUMNS = ("module", "layer", "index", "fraction", "domains")
