@@ -176,5 +176,5 @@ def _labels(sets: Mapping[str, NeuronSet]) -> Bool[Tensor, "layer neuron set"]:
     return torch.stack([one.mask() for one in sets.values()], dim=-1)
 
 
-def _ratio(part: float, whole: float) -> float:
+def _ratio(part: int | float, whole: int | float) -> float:
     return part / whole if whole else float("nan")

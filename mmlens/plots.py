@@ -20,6 +20,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.reporting import GREY, INK, Row, checked_rows, domain_styles, finish, label, percent
+from mmlens.reporting.deviation_figures import (
+    DEVIATION_COLUMNS,
+    STABILITY_COLUMNS,
+    deviation_by_layer,
+    stability_curves,
+)
 from mmlens.reporting.effect_figures import (
     ACCURACY_COLUMNS,
     CONDITIONS,
@@ -40,12 +46,15 @@ __all__ = [
     "ACCURACY_COLUMNS",
     "COMBINATION_COLUMNS",
     "CONDITIONS",
+    "DEVIATION_COLUMNS",
     "EFFECT_COLUMNS",
     "NEURON_COLUMNS",
     "OVERLAP_COLUMNS",
+    "STABILITY_COLUMNS",
     "SelectionSummary",
     "accuracy_bars",
     "accuracy_summary",
+    "deviation_by_layer",
     "effect_matrix",
     "effects_against_controls",
     "entropy_histogram",
@@ -53,6 +62,7 @@ __all__ = [
     "neuron_domains",
     "neurons_per_domain",
     "overlap_heatmap",
+    "stability_curves",
     "upset",
 ]
 

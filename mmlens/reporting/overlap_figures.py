@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.reporting import GREY, INK, PALE, Row, checked_rows, domain_styles, finish, label
+from mmlens.reporting import GREY, INK, PALE, checked_rows, domain_styles, finish, label, of_module
 
 OVERLAP_COLUMNS = ("module", "a", "b", "n_a", "n_b", "both", "share_of_b", "jaccard")
 COMBINATION_COLUMNS = ("module", "domains", "n_domains", "n_neurons")
@@ -30,7 +30,7 @@ def overlap_heatmap(
     :data:`OVERLAP_COLUMNS`, as :func:`mmlens.overlap.overlap_table` gives them. ``module`` chooses
     among several. ValueError for a missing column, an absent module, or several and none chosen.
     """
-    rows, module = _of_module(checked_rows(overlaps, OVERLAP_COLUMNS, "overlaps"), module)
+    rows, module = of_module(checked_rows(overlaps, OVERLAP_COLUMNS, "overlaps"), module)
     order = list(domains) if domains is not None else list(dict.fromkeys(r["a"] for r in rows))
     cells = {(row["a"], row["b"]): row for row in rows}
     sizes = {row["a"]: int(row["n_a"]) for row in rows}
@@ -96,7 +96,7 @@ def upset(
     subtitle says what is left out. ValueError for a missing column, an absent module, several and
     none chosen, or a name outside ``domains``.
     """
-    rows, module = _of_module(
+    rows, module = of_module(
         checked_rows(combinations, COMBINATION_COLUMNS, "combinations"), module
     )
     members = [str(row["domains"]).split(";") for row in rows]
@@ -211,18 +211,16 @@ def _dots(figure: go.Figure, members: Sequence[Sequence[int]], sets: int) -> Non
         row=2,
         col=2,
     )
-    for y in range(0, sets, 2):
-        figure.add_hrect(
-            y0=y - 0.5, y1=y + 0.5, fillcolor=GREY, opacity=0.08, line_width=0, row=2, col=2
+    for y in range(0, sets, 2):  # the panel below at the right has the third axes
+        figure.add_shape(
+            x0=0,
+            x1=1,
+            y0=y - 0.5,
+            y1=y + 0.5,
+            xref="x3 domain",
+            yref="y3",
+            fillcolor=GREY,
+            opacity=0.08,
+            line_width=0,
+            layer="below",
         )
-
-
-def _of_module(rows: Sequence[Row], module: str | None) -> tuple[list[Row], str]:
-    """The rows of one module. Raises ValueError naming the modules there are."""
-    present = list(dict.fromkeys(str(row["module"]) for row in rows))
-    if module is None and len(present) > 1:
-        raise ValueError(f"The frame has the modules {present}; say which one to draw.")
-    if module is not None and module not in present:
-        raise ValueError(f"The frame has the modules {present}, and {module!r} was asked for.")
-    chosen = module if module is not None else present[0]
-    return [row for row in rows if str(row["module"]) == chosen], chosen
