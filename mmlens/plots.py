@@ -75,7 +75,7 @@ class SelectionSummary:
 
     ``entropy`` [layer, neuron] is the domain activation probability entropy in nats; ``passes``
     [layer, neuron] says whether some domain's activation probability lies above ``tau``, the 95th
-    percentile of all probabilities; ``cut`` is the largest entropy (nats) among the ``n_selected``
+    percentile of all probabilities (``quantile`` of them); ``cut`` is the largest entropy (nats) among the ``n_selected``
     neurons, not finite when none was selected.
     """
 
@@ -86,6 +86,7 @@ class SelectionSummary:
     tau: float
     cut: float
     n_selected: int
+    quantile: float = 0.95
 
 
 def neuron_domains(neurons: pd.DataFrame) -> list[str]:
@@ -177,7 +178,8 @@ def neurons_per_domain(
             row=1,
             col=column,
         )
-        room = max(totals) * (1.25 if len(modules) == 1 else 1.6) + 1
+        # The narrower a panel, the more of it the sums beside the bars take.
+        room = max(totals) * (0.9 + 0.35 * len(modules)) + 1
         figure.update_xaxes(title_text="neurons", range=[0, room], row=1, col=column)
     for kind, name in (("exclusive", "exclusive: one label"), ("shared", "shared: several labels")):
         # Bars vary in colour by domain: the legend shows the patterns alone, in grey.
@@ -334,8 +336,8 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
     return finish(
         figure,
         f"Domain activation probability entropy, {label(summary.module)} neurons",
-        f"{entropy.size:,} neurons, {len(summary.domains)} domains; tau is the 95th percentile of "
-        f"all activation probabilities{silent}",
+        f"{entropy.size:,} neurons, {len(summary.domains)} domains; tau is the {summary.quantile:g} "
+        f"quantile of all activation probabilities{silent}",
     )
 
 
