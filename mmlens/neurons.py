@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -270,10 +269,22 @@ def from_index_lists(
         pairs = [
             (layer, int(index))
             for layer, indices in enumerate(layers)
-            for index in torch.as_tensor(indices).flatten().tolist()
+            for index in _whole_numbers(indices, name)
         ]
         sets[name] = NeuronSet(pairs, module, shape, model_hash)
     return sets
+
+
+def _whole_numbers(indices: Any, name: str) -> list[int]:
+    try:
+        tensor = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StatisticsError(f"A layer of {name!r} is no list of indices: {error}.") from error
+    if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
+        raise StatisticsError(
+            f"A layer of {name!r} holds {tensor.dtype}; indices are whole numbers."
+        )
+    return tensor.flatten().tolist()
 
 
 def _index_lists(path: str | PathLike[str]) -> Any:
@@ -281,8 +292,8 @@ def _index_lists(path: str | PathLike[str]) -> Any:
         raise FileNotFoundError(f"There is no file of index lists {path}.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # damaged bytes make the reader raise nearly anything
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise StatisticsError(
             f"{path} holds no lists of index tensors alone, and nothing else is read from such a file: "
             f"{first}"
