@@ -145,7 +145,7 @@ def likelihood_table(
                 "n_texts": len(values),
                 "tokens": int(total),
                 "log_prob": mean,
-                "perplexity": math.exp(-mean),
+                "perplexity": math.exp(-mean) if -mean < 700 else math.inf,
                 "n_neurons": sum(map(len, one.neurons)) if one else 0,
                 "frequency": one.frequency if one else float("nan"),
             }
