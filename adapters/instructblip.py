@@ -134,6 +134,10 @@ class InstructBlipAdapter(FamilyAdapter):
         """See :meth:`Adapter.media_tokens`; the same for every picture."""
         return len(sizes.images) * self._processor_queries(processor)
 
+    def runner(self, inputs: Mapping[str, Any]) -> Any:
+        """Text without a picture goes to the language model; the whole model demands a picture."""
+        return self.hf if inputs.get("pixel_values") is not None else self.hf.language_model
+
     def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as they are: ``generate`` of this family takes no encoded pictures."""
         return dict(inputs)

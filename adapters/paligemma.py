@@ -81,6 +81,11 @@ class PaliGemmaAdapter(FamilyAdapter):
         inputs.pop("labels", None)
         return inputs
 
+    def text_inputs(self, tokenizer: Any, texts: Sequence[str], side: str) -> dict[str, Any]:
+        """See :meth:`Adapter.text_inputs`; as an answer is read, since prompts see what follows."""
+        inputs = super().text_inputs(tokenizer, texts, side)
+        return {**inputs, "token_type_ids": torch.ones_like(inputs["input_ids"])}
+
     def media_tokens(self, processor: Any, sizes: MediaSizes) -> int:
         """See :meth:`Adapter.media_tokens`; the same for every picture."""
         return len(sizes.images) * processor.image_seq_length

@@ -310,6 +310,15 @@ class Adapter(ABC):
             )
         )
 
+    def text_inputs(self, tokenizer: Any, texts: Sequence[str], side: str) -> dict[str, Any]:
+        """Hugging Face inputs of plain texts, with the tokenizer's own special tokens.
+
+        Override it where the model must be told to read them as a language model does, each token
+        from those before it.
+        """
+        encoded = tokenizer(list(texts), padding=True, padding_side=side, return_tensors="pt")
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
     def sampling_rate(self, processor: Any) -> int:
         """The rate, in samples per second, at which the model hears sounds."""
         return int(processor.feature_extractor.sampling_rate)
@@ -350,6 +359,13 @@ class Adapter(ABC):
             encoded[kind] = encode(**wanted, return_dict=True)
             del rest[pixels]
         return {**rest, "mm_encoder_outputs": encoded} if encoded else rest
+
+    def runner(self, inputs: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        """What runs these inputs: the model itself, or its language model where that takes them alone.
+
+        Override it where the model's forward demands media, so that plain text can be run.
+        """
+        return self.hf
 
     def final_logits(self, logits: Float[Tensor, "*pos d_vocab"]) -> Float[Tensor, "*pos d_vocab"]:
         """What the model makes of its head's output: the identity, or soft-capping."""

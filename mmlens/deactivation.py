@@ -177,6 +177,7 @@ def effects_table(
     *,
     full: bool,
     cluster: str | None = None,
+    weights: Mapping[str, float] | None = None,
     draws: int = 2000,
 ) -> pd.DataFrame:
     """The effect of every mask against each kind of control, paired per question.
@@ -191,6 +192,7 @@ def effects_table(
         questions: what was asked.
         full: whether the full matrix was asked.
         cluster: field of the samples that groups dependent questions; None: each is its own.
+        weights: sample id -> what it counts in every mean; None: all alike.
         draws: bootstrap draws.
     """
     score = answers.set_index(["setting", "id"])["score"]
@@ -214,6 +216,9 @@ def effects_table(
                     score.loc[one.name].loc[asked].to_numpy(float),
                     np.stack([score.loc[m.name].loc[asked].to_numpy(float) for m in rivals]),
                     [clusters[i] for i in asked],
+                    weights=None
+                    if weights is None
+                    else np.array([weights[i] for i in asked], float),
                     draws=draws,
                 )
                 rows.append(

@@ -13,14 +13,16 @@ from mmlens.errors import SampleError
 
 @dataclass(frozen=True)
 class Effect:
-    """Cost of a mask beside that of its controls, on the same questions; shares in [0, 1].
+    """Cost of a mask beside that of its controls, on the same questions.
+
+    In the unit of the scores: accuracies are shares in [0, 1], log-probabilities nats per token.
 
     Attributes:
         n_questions: questions asked.
         n_seeds: control sets.
-        baseline: accuracy untouched.
-        masked: accuracy with the set silenced.
-        control_mean: accuracy with a control silenced, mean over seeds.
+        baseline: mean score untouched.
+        masked: with the set silenced.
+        control_mean: with a control silenced, mean over seeds.
         control_sd: its standard deviation over seeds.
         drop: baseline - masked.
         control_drop: baseline - control_mean.
@@ -47,6 +49,7 @@ def paired_effect(
     controls: Float[np.ndarray, "seed question"],
     clusters: Sequence[object] | None = None,
     *,
+    weights: Float[np.ndarray, " question"] | None = None,
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -62,6 +65,7 @@ def paired_effect(
         masked: with the set silenced.
         controls: with each control set silenced.
         clusters: the cluster of each question; None: every question is its own.
+        weights: what each question counts in every mean, above 0 (a text's tokens, say); None: alike.
         draws: bootstrap draws.
         confidence: of the interval.
         seed: of the draws.
@@ -73,21 +77,25 @@ def paired_effect(
         raise SampleError("An effect needs at least one question and one control set.")
     number = _cluster_numbers(clusters, len(baseline))
     count = number.max() + 1
-    sizes = np.bincount(number, minlength=count).astype(float)
-    mask_sum = np.bincount(number, weights=masked, minlength=count)
-    control_sum = np.stack([np.bincount(number, weights=c, minlength=count) for c in controls])
+    share = np.ones(len(baseline)) if weights is None else weights
+    sizes = np.bincount(number, weights=share, minlength=count)
+    mask_sum = np.bincount(number, weights=masked * share, minlength=count)
+    control_sum = np.stack(
+        [np.bincount(number, weights=c * share, minlength=count) for c in controls]
+    )
 
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    often = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
     seeds = rng.multinomial(len(controls), np.full(len(controls), 1 / len(controls)), size=draws)
-    control = np.einsum("ds,sc,dc->d", seeds / len(controls), control_sum, weights)
-    drawn = (control - weights @ mask_sum) / (weights @ sizes)
+    control = np.einsum("ds,sc,dc->d", seeds / len(controls), control_sum, often)
+    drawn = (control - often @ mask_sum) / (often @ sizes)
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
 
-    per_seed = controls.mean(axis=1)
+    per_seed = np.average(controls, axis=1, weights=share)
     spread = float(per_seed.std(ddof=1)) if len(controls) > 1 else 0.0
-    base, hit, mean = float(baseline.mean()), float(masked.mean()), float(per_seed.mean())
+    base, hit = (float(np.average(scores, weights=share)) for scores in (baseline, masked))
+    mean = float(per_seed.mean())
     return Effect(
         n_questions=len(baseline),
         n_seeds=len(controls),

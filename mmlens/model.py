@@ -220,7 +220,7 @@ class HookedMLLM:
         self,
         samples: Sample | Sequence[Sample],
         *,
-        template: Literal["auto", "chat", "plain"] = "auto",
+        template: Literal["auto", "chat", "plain", "none"] = "auto",
         padding_side: Literal["left", "right"] = "left",
     ) -> Batch:
         """Decode the media of samples, build their prompts, process and group them.
@@ -228,7 +228,8 @@ class HookedMLLM:
         Args:
             samples: one or several.
             template: ``chat`` is the processor's chat template with a generation prompt,
-                ``plain`` MMNeuron's bare ``<image>\\n{question}``; ``auto``: chat where there is one.
+                ``plain`` MMNeuron's bare ``<image>\\n{question}``, ``none`` the text alone, without
+                media (any model takes it); ``auto``: chat where there is one.
             padding_side: generation needs ``left``.
 
         Raises:
@@ -313,7 +314,8 @@ class HookedMLLM:
         batch = self.as_batch(inputs)
         self.media_rows(batch)
         with self.spliced():
-            return self.hf(**batch.inputs, **{"use_cache": False, **kwargs})
+            run = self.adapter.runner(batch.inputs)
+            return run(**batch.inputs, **{"use_cache": False, **kwargs})
 
     @contextmanager
     def hooks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,87 @@ class NeuronSet:
     def _with(self, codes: np.ndarray, model_hash: str | None) -> NeuronSet:
         pairs = np.stack(np.divmod(codes, self._shape[1]), axis=1)
         return NeuronSet(pairs, self._module, self._shape, model_hash)
+
+
+def from_index_lists(
+    source: str | PathLike[str] | Sequence[Sequence[Any]],
+    names: Sequence[str],
+    shape: tuple[int, int],
+    *,
+    module: str = "language",
+    model_hash: str | None = None,
+) -> dict[str, NeuronSet]:
+    """Neuron sets from the form in which LAPE and MMNeuron publish theirs.
+
+    That form is a list over languages (or domains) of a list over layers of index tensors, written
+    with ``torch.save``; it names neither the languages nor the model, so both are given here. LAPE's
+    own files order the languages as its ``identify.py`` was given them. Files are read with
+    ``torch.load(weights_only=True)``, which runs no code from them. Where the last languages have no
+    neuron the published code writes no list for them (methods 2.9, B15): their sets are empty.
+
+    Args:
+        source: such a file, or its content.
+        names: the languages, in the file's order.
+        shape: (layers, neurons per layer) of the module.
+        module: the module's name.
+        model_hash: fingerprint of the model, or None for any of that shape.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StatisticsError: another form, more lists than names, other layers than ``shape`` has, or an
+            index outside it.
+
+    >>> lists = [[torch.tensor([1]), torch.tensor([])], [torch.tensor([0, 2]), torch.tensor([2])]]
+    >>> {name: list(one) for name, one in from_index_lists(lists, ["en", "fr"], (2, 4)).items()}
+    {'en': [(0, 1)], 'fr': [(0, 0), (0, 2), (1, 2)]}
+    """
+    lists = _index_lists(source) if isinstance(source, str | PathLike) else source
+    if not isinstance(lists, list | tuple) or len(lists) > len(names):
+        given = f"{len(lists)} lists" if isinstance(lists, list | tuple) else type(lists).__name__
+        raise StatisticsError(
+            f"These are {given} for {len(names)} names ({', '.join(names)}); give a list per name, of "
+            "a list per layer, of neuron indices."
+        )
+    sets = {}
+    for i, name in enumerate(names):
+        layers = lists[i] if i < len(lists) else [()] * shape[0]
+        if not isinstance(layers, list | tuple) or len(layers) != shape[0]:
+            given = len(layers) if isinstance(layers, list | tuple) else type(layers).__name__
+            raise StatisticsError(
+                f"{name!r} has {given} layers, but the module {shape[0]}; is it of another model?"
+            )
+        pairs = [
+            (layer, int(index))
+            for layer, indices in enumerate(layers)
+            for index in _whole_numbers(indices, name)
+        ]
+        sets[name] = NeuronSet(pairs, module, shape, model_hash)
+    return sets
+
+
+def _whole_numbers(indices: Any, name: str) -> list[int]:
+    try:
+        tensor = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StatisticsError(f"A layer of {name!r} is no list of indices: {error}.") from error
+    if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
+        raise StatisticsError(
+            f"A layer of {name!r} holds {tensor.dtype}; indices are whole numbers."
+        )
+    return tensor.flatten().tolist()
+
+
+def _index_lists(path: str | PathLike[str]) -> Any:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file of index lists {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make the reader raise nearly anything
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise StatisticsError(
+            f"{path} holds no lists of index tensors alone, and nothing else is read from such a file: "
+            f"{first}"
+        ) from error
 
 
 def _materialise(pairs: Any) -> Any:

@@ -20,10 +20,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.reporting import GREY, INK, Row, checked_rows, domain_styles, finish, label, percent
+from mmlens.reporting.deviation_figures import (
+    DEVIATION_COLUMNS,
+    STABILITY_COLUMNS,
+    deviation_by_layer,
+    stability_curves,
+)
 from mmlens.reporting.effect_figures import (
     ACCURACY_COLUMNS,
     CONDITIONS,
     EFFECT_COLUMNS,
+    NATS,
+    POINTS,
+    Unit,
     accuracy_bars,
     accuracy_summary,
     effect_matrix,
@@ -37,17 +46,31 @@ from mmlens.reporting.lens_figures import (
     stages_figure,
 )
 from mmlens.reporting.lens_picture import lens_on_picture
+from mmlens.reporting.overlap_figures import (
+    COMBINATION_COLUMNS,
+    OVERLAP_COLUMNS,
+    overlap_heatmap,
+    upset,
+)
 
 __all__ = [
     "ACCURACY_COLUMNS",
+    "COMBINATION_COLUMNS",
     "CONDITIONS",
+    "DEVIATION_COLUMNS",
     "EFFECT_COLUMNS",
     "LENS_COLUMNS",
+    "NATS",
     "NEURON_COLUMNS",
+    "OVERLAP_COLUMNS",
+    "POINTS",
+    "STABILITY_COLUMNS",
     "SelectionSummary",
     "answer_by_layer",
+    "Unit",
     "accuracy_bars",
     "accuracy_summary",
+    "deviation_by_layer",
     "effect_matrix",
     "effects_against_controls",
     "entropy_by_layer",
@@ -58,6 +81,9 @@ __all__ = [
     "neuron_domains",
     "neurons_per_domain",
     "stages_figure",
+    "overlap_heatmap",
+    "stability_curves",
+    "upset",
 ]
 
 NEURON_COLUMNS = ("module", "layer", "index", "fraction", "domains")
@@ -69,7 +95,7 @@ class SelectionSummary:
 
     ``entropy`` [layer, neuron] is the domain activation probability entropy in nats; ``passes``
     [layer, neuron] says whether some domain's activation probability lies above ``tau``, the 95th
-    percentile of all probabilities; ``cut`` is the largest entropy (nats) among the ``n_selected``
+    percentile of all probabilities (``quantile`` of them); ``cut`` is the largest entropy (nats) among the ``n_selected``
     neurons, not finite when none was selected.
     """
 
@@ -80,6 +106,7 @@ class SelectionSummary:
     tau: float
     cut: float
     n_selected: int
+    quantile: float = 0.95
 
 
 def neuron_domains(neurons: pd.DataFrame) -> list[str]:
@@ -171,7 +198,8 @@ def neurons_per_domain(
             row=1,
             col=column,
         )
-        room = max(totals) * (1.25 if len(modules) == 1 else 1.6) + 1
+        # The narrower a panel, the more of it the sums beside the bars take.
+        room = max(totals) * (0.9 + 0.35 * len(modules)) + 1
         figure.update_xaxes(title_text="neurons", range=[0, room], row=1, col=column)
     for kind, name in (("exclusive", "exclusive: one label"), ("shared", "shared: several labels")):
         # Bars vary in colour by domain: the legend shows the patterns alone, in grey.
@@ -328,8 +356,8 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
     return finish(
         figure,
         f"Domain activation probability entropy, {label(summary.module)} neurons",
-        f"{entropy.size:,} neurons, {len(summary.domains)} domains; tau is the 95th percentile of "
-        f"all activation probabilities{silent}",
+        f"{entropy.size:,} neurons, {len(summary.domains)} domains; tau is the {summary.quantile:g} "
+        f"quantile of all activation probabilities{silent}",
     )
 
 

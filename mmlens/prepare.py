@@ -26,6 +26,9 @@ from mmlens.samples import Sample
 if TYPE_CHECKING:
     from mmlens.model import HookedMLLM
 
+#: The template that adds nothing: a text as the tokenizer makes it, without media.
+NONE = "none"
+
 
 def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: str) -> Batch:
     """See :meth:`mmlens.model.HookedMLLM.prepare`; the batch stays on the CPU."""
@@ -34,7 +37,10 @@ def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: s
     processor, adapter = _processor(model), model.adapter
     template = chosen_template(processor, template)
     prompts = [build_prompt(adapter, processor, sample, template) for sample in samples]
-    inputs = adapter.process(processor, prompts, _media(adapter, processor, samples), side)
+    if template == NONE:
+        inputs = adapter.text_inputs(model.tokenizer, prompts, side)
+    else:
+        inputs = adapter.process(processor, prompts, _media(adapter, processor, samples), side)
     ids = adapter.token_ids(model.tokenizer)
     attention = inputs["attention_mask"].bool()
     flags = _template_flags(
@@ -56,6 +62,9 @@ def prompt_lengths(model: HookedMLLM, samples: Sequence[Sample], template: str) 
     lengths: list[int | str] = []
     for sample in samples:
         text = build_prompt(adapter, processor, sample, template)
+        if template == NONE:
+            lengths.append(len(model.tokenizer(text)["input_ids"]))
+            continue
         try:
             length = adapter.prompt_tokens(processor, text, media_sizes(adapter, processor, sample))
             if length is None:
@@ -86,13 +95,17 @@ def chosen_template(processor: Any, template: str) -> str:
     Raises:
         SampleError: an unknown template, or ``chat`` where the processor has none.
     """
+    if template == NONE:
+        return template
     has_chat = bool(getattr(processor, "chat_template", None))
     if template == "auto":
         return "chat" if has_chat else "plain"
     if template == "chat" and not has_chat:
         raise SampleError("The processor has no chat template; use template='plain'.")
     if template not in ("chat", "plain"):
-        raise SampleError(f"Unknown template {template!r}; there are 'auto', 'chat' and 'plain'.")
+        raise SampleError(
+            f"Unknown template {template!r}; there are 'auto', 'chat', 'plain' and 'none'."
+        )
     return template
 
 
@@ -100,9 +113,16 @@ def build_prompt(adapter: Adapter, processor: Any, sample: Sample, template: str
     """The prompt of one sample.
 
     Raises:
-        SampleError: the sample has media of a kind the model does not take, or lacks a picture
-            where the model needs one.
+        SampleError: the sample has media of a kind the model does not take, lacks a picture where the
+            model needs one, or has media where there is no template to put them into.
     """
+    if template == NONE:
+        if sample.images or sample.videos or sample.audios:
+            raise SampleError(
+                f"Sample {sample.id!r} has media, which template='none' has no place for: it runs the "
+                "text alone. Use another template, or leave the media out."
+            )
+        return sample.text
     for kind in KINDS:
         if getattr(sample, f"{kind}s") and kind not in adapter.modalities:
             raise SampleError(

@@ -121,6 +121,17 @@ def with_control(rows: Sequence[Row], control: str) -> list[Row]:
     return found
 
 
+def of_module(rows: Sequence[Row], module: str | None) -> tuple[list[Row], str]:
+    """The rows of one module. Raises ValueError naming the modules there are."""
+    present = list(dict.fromkeys(str(row["module"]) for row in rows))
+    if module is None and len(present) > 1:
+        raise ValueError(f"The frame has the modules {present}; say which one to draw.")
+    if module is not None and module not in present:
+        raise ValueError(f"The frame has the modules {present}, and {module!r} was asked for.")
+    chosen = module if module is not None else present[0]
+    return [row for row in rows if str(row["module"]) == chosen], chosen
+
+
 def percent(share: float) -> str:
     """0.01 as '1%'."""
     return f"{100 * share:g}%"

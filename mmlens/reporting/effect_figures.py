@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,6 @@ from mmlens.reporting import (
     finish,
     label,
     percent,
-    points,
     span,
     with_control,
 )
@@ -35,6 +35,35 @@ EFFECT_COLUMNS = (
     *("baseline", "masked", "control_mean", "control_sd"),
     *("drop", "control_drop", "difference", "low", "high"),
 )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What scores are counted in, and how a figure writes that.
+
+    Attributes:
+        factor: what a score is multiplied by to be drawn.
+        name: of the axis.
+        lost: what a drop is, for the subtitle.
+        digits: behind the point.
+    """
+
+    factor: float
+    name: str
+    lost: str
+    digits: int
+
+    def text(self, value: float) -> str:
+        """A difference with its sign, in this unit."""
+        if math.isnan(value):
+            return "n/a"
+        drawn = self.factor * value
+        text = f"{drawn:+.{self.digits}f}"
+        return text if float(text) else text[1:]
+
+
+POINTS = Unit(100.0, "points", "Percentage points of accuracy lost", 1)
+NATS = Unit(1.0, "nats per token", "Log-probability lost, nats per token,", 3)
 ACCURACY_COLUMNS = ("mask", "kind", "seed", "fraction", "evaluated", "n", "accuracy")
 # Conditions of an accuracy frame, in the order drawn: name and bar pattern.
 CONDITIONS = {
@@ -244,10 +273,13 @@ def effect_matrix(
     fraction: float = 0.01,
     *,
     domains: Sequence[str] | None = None,
+    unit: Unit = POINTS,
+    asked_of: str = "questions",
 ) -> go.Figure:
     """Heat map: whose neurons are silenced (rows) by whose questions are asked (columns).
 
-    A cell is the drop under the mask minus the mean drop under the control, in percentage points;
+    A cell is the drop under the mask minus the mean drop under the control, in percentage points or
+    another ``unit`` (``NATS``: log-probability per token of texts, ``asked_of="texts"``);
     a star says that its 95% interval excludes 0. Columns: :data:`EFFECT_COLUMNS`, with domain names
     in ``evaluated`` ("own" serves as the diagonal). ValueError for a missing column, an absent
     control or fraction, or when no mask was evaluated on another domain by name.
@@ -273,9 +305,9 @@ def effect_matrix(
     for i, mask in enumerate(masks):
         for j, domain in enumerate(asked):
             if (cell := cells.get((mask, domain))) is not None:
-                values[i, j] = 100 * cell["difference"]
+                values[i, j] = unit.factor * cell["difference"]
                 star = " *" if cell["low"] > 0 or cell["high"] < 0 else ""
-                text[i][j] = points(cell["difference"], sign=True) + star
+                text[i][j] = unit.text(cell["difference"]) + star
     bound = max(float(np.nan_to_num(np.abs(values)).max()), 1e-9)
     figure = go.Figure(
         go.Heatmap(
@@ -291,19 +323,19 @@ def effect_matrix(
             xgap=2,
             ygap=2,
             hoverongaps=False,
-            colorbar={"title": {"text": "points", "side": "right"}, "thickness": 14},
-            hovertemplate="%{y} neurons silenced, %{x} questions: %{z:.2f} points<extra></extra>",
+            colorbar={"title": {"text": unit.name, "side": "right"}, "thickness": 14},
+            hovertemplate=f"%{{y}} neurons silenced, %{{x}} {asked_of}: %{{z:.3g}} {unit.name}"
+            "<extra></extra>",
         )
     )
-    figure.update_xaxes(title_text="questions of", side="bottom", showgrid=False, type="category")
+    figure.update_xaxes(title_text=f"{asked_of} of", side="bottom", showgrid=False, type="category")
     figure.update_yaxes(
         title_text="silenced neurons of", autorange="reversed", showgrid=False, type="category"
     )
     finish(
         figure,
-        f"Whose neurons matter for whose questions, against the {label(control)} control",
-        f"Percentage points of accuracy lost beyond the control, fraction {percent(fraction)}; "
-        "* 95% interval excludes 0",
+        f"Whose neurons matter for whose {asked_of}, against the {label(control)} control",
+        f"{unit.lost} beyond the control, fraction {percent(fraction)}; * 95% interval excludes 0",
         height=max(500, 190 + 40 * len(masks)),
     )
     return figure.update_layout(margin={"t": 85})

@@ -1,0 +1,246 @@
+"""LAPE (arXiv 2402.16438): find language-specific neurons from text alone, silence them, report.
+
+    python -m experiments.lape --model Qwen/Qwen2-VL-2B-Instruct --data my/texts --out runs/lape
+
+The data are a folder with ``train`` and ``test``: as .jsonl or .parquet with the columns id, text and
+language, or as folders of one {language}.txt each. The same engine as MMNeuron's, with languages in
+the place of domains: activations of the language module are counted on plain text, and perplexity is
+measured per language under each language's mask, beside random and frequency-matched controls. The
+shipped demo models know one language only: on them this shows that it runs, not what it finds.
+
+A second start with the same folder goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import tyro
+
+import mmlens
+from experiments.mmneuron import save_sets
+from mmlens import deactivation, overlap, plots, report, tables
+from mmlens.deactivation import Questions
+from mmlens.entropy import Selection, activation_probability, select
+from mmlens.errors import MMLensError
+from mmlens.fingerprint import data_fingerprint
+from mmlens.likelihood import evaluate_texts, likelihood_table
+from mmlens.names import LANGUAGE
+from mmlens.run import Run, about_model
+from mmlens.samples import Sample, take_per_value
+from mmlens.texts import chunked, load_texts
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run. Everything but ``out`` decides the results and is kept in the manifest."""
+
+    model: str
+    """A Hugging Face hub id, a local folder, or a shipped demo."""
+    data: Path
+    """Folder with the texts of both splits."""
+    out: Path = Path("runs/lape")
+    """The run folder."""
+    train_split: str = "train"
+    """Neurons are found on this split, ..."""
+    test_split: str = "test"
+    """... and silenced on this one."""
+    languages: tuple[str, ...] = ()
+    """Languages to compare; default: all in the training split."""
+    chunk_tokens: int = 512
+    """Longer texts are cut into chunks of so many tokens."""
+    train_chunks: int = 0
+    """Chunks per language to count activations on; 0: all."""
+    test_chunks: int = 200
+    """Chunks per language to measure perplexity on."""
+    group: str = "prompt"
+    """Tokens counted: "prompt" is all of them, "text" leaves out special ones."""
+    fractions: tuple[float, ...] = (0.01,)
+    """Shares of the neurons to select."""
+    evaluate_fractions: tuple[float, ...] = (0.01,)
+    """The ones of them to silence."""
+    quantile: float = 0.95
+    """Quantile of all activation probabilities that is filter and label bar."""
+    seeds: int = 5
+    """Control sets of each kind per mask."""
+    token_budget: int = 4096
+    """Tokens per batch at most, padding included."""
+    max_batch: int = 64
+    """Chunks per batch at most."""
+    seed: int = 0
+    """Of the draws of chunks."""
+    backbone: Literal["auto", "hooked_transformer", "bridge"] = "auto"
+    """The language backbone."""
+    device: str | None = None
+    """Default: CUDA where there is one."""
+    dtype: str | None = None
+    """Default: bfloat16 on CUDA, float32 on the CPU."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+
+
+def main(config: Config) -> None:
+    """Run the experiment, or what is left of it."""
+    if unknown := set(config.evaluate_fractions) - set(config.fractions):
+        raise MMLensError(f"Fraction {min(unknown):g} is to be silenced but not in --fractions.")
+    train, test = (load_texts(config.data, s) for s in (config.train_split, config.test_split))
+    settings = {k: v for k, v in asdict(config).items() if k != "out"}
+    hashes = data_fingerprint(
+        [[(t.id, t.domain, t.text) for t in split] for split in (train, test)]
+    )
+    run = Run.open(config.out, {**settings, "data_hash": hashes})
+    if run.finished("report"):
+        print(f"{config.out} is finished already; nothing is left to do.")
+        return
+
+    with run.stage("load"):
+        model = mmlens.load(
+            config.model,
+            backbone=config.backbone,
+            device=config.device,
+            dtype=config.dtype,
+            revision=config.revision,
+        )
+        run.manifest.update(about_model(model, config.model, config.revision))
+        languages = chosen_languages(config, train)
+        train, test = (chunks(config, model, split, languages) for split in (train, test))
+    with run.stage("collect") as stage:
+        statistics = mmlens.collect(
+            model,
+            take_per_value(train, "domain", config.train_chunks or None, seed=config.seed),
+            groups=(config.group,),
+            template="none",
+            token_budget=config.token_budget,
+            max_batch=config.max_batch,
+            checkpoint=run.path("statistics.safetensors"),
+        )
+        stage.tokens = int(statistics.modules[LANGUAGE].tokens.sum())
+
+    counts = statistics.counts(LANGUAGE, keys=languages)
+    probability = activation_probability(*counts)
+    with run.stage("select"):
+        selections = {
+            fraction: select(
+                *counts,
+                languages,
+                fraction=fraction,
+                quantile=config.quantile,
+                model_hash=model.weight_hash,
+            )
+            for fraction in sorted(config.fractions)
+        }
+        by_module = {fraction: {LANGUAGE: one} for fraction, one in selections.items()}
+        save_sets(run, by_module)
+        neurons = tables.neurons_table(by_module, {LANGUAGE: probability}, languages)
+        run.write_csv("neurons.csv", neurons)
+
+    texts = Questions.choose(test, languages, config.test_chunks, config.test_chunks, config.seed)
+    masks = [
+        mask
+        for fraction in sorted(config.evaluate_fractions)
+        for mask in deactivation.masks_and_controls(
+            by_module[fraction], {LANGUAGE: probability}, languages, config.seeds
+        )
+    ]
+    with run.stage("evaluate") as stage:
+        results = evaluate_texts(
+            model,
+            texts.samples,
+            deactivation.study_settings(masks, texts, full=True),
+            rows=run.path("likelihoods.jsonl"),
+            token_budget=config.token_budget,
+            max_batch=config.max_batch,
+        )
+        stage.tokens = sum(map(int, results["tokens"]))
+
+    with run.stage("report"):
+        run.write_csv("likelihoods.csv", likelihood_table(results, masks, texts.samples))
+        tokens = dict(zip(results["id"], map(float, results["tokens"]), strict=True))
+        effects = deactivation.effects_table(results, masks, texts, full=True, weights=tokens)
+        run.write_csv("effects.csv", effects)
+        draw(run, config, selections, neurons, effects, languages)
+    print(f"\nTables and figures: {config.out}")
+
+
+def chosen_languages(config: Config, train: Sequence[Sample]) -> list[str]:
+    """The languages asked for, or all, checked against the data."""
+    present = sorted({str(t.domain) for t in train})
+    if unknown := [one for one in config.languages if one not in present]:
+        raise MMLensError(
+            f"There is no language {unknown[0]!r} in the data; there are {', '.join(present)}."
+        )
+    if len(chosen := list(config.languages) or present) < 2:
+        raise MMLensError(f"Two languages or more are needed; there is {', '.join(chosen)}.")
+    return chosen
+
+
+def chunks(
+    config: Config, model: mmlens.HookedMLLM, texts: Sequence[Sample], languages: Sequence[str]
+) -> list[Sample]:
+    """The texts of the languages, cut."""
+    wanted = [t for t in texts if t.domain in languages]
+    return chunked(wanted, model.tokenizer, config.chunk_tokens)
+
+
+def draw(
+    run: Run,
+    config: Config,
+    selections: dict[float, Selection],
+    neurons: pd.DataFrame,
+    effects: pd.DataFrame,
+    languages: Sequence[str],
+) -> None:
+    """Figures as pages of their own."""
+    smallest = min(config.evaluate_fractions)
+    one = selections[smallest]
+    figures = {
+        "entropy": plots.entropy_histogram(
+            plots.SelectionSummary(
+                module=LANGUAGE,
+                domains=tuple(languages),
+                entropy=one.entropy.numpy(),
+                passes=one.passes.numpy(),
+                tau=one.tau,
+                cut=one.cut,
+                n_selected=len(one.union),
+                quantile=config.quantile,
+            )
+        )
+    }
+    if len(one.union):
+        depth = one.entropy.shape[0]
+        figures |= {
+            "neurons_per_language": plots.neurons_per_domain(neurons, smallest, domains=languages),
+            "layer_distribution": plots.layer_distribution(
+                neurons, depth, smallest, domains=languages
+            ),
+            "overlap": plots.overlap_heatmap(overlap.overlap_table(one.sets)),
+            "combinations": plots.upset(overlap.combinations_table(one.sets), domains=languages),
+        }
+    figures |= {
+        f"matrix_{control}": plots.effect_matrix(
+            effects, control, smallest, domains=languages, unit=plots.NATS, asked_of="texts"
+        )
+        for control in deactivation.CONTROLS
+        if config.seeds
+    }
+    run.path("figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        # plotly.js lies once beside them, so that they open offline.
+        figure.write_html(
+            run.path("figures", f"{name}.html"), include_plotlyjs="directory", config=report.CONFIG
+        )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        main(tyro.cli(Config))
+    except MMLensError as error:
+        sys.exit(f"error: {error}")
