@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers.image_transforms import get_resize_output_image_size
 
 from mmlens.adapter import MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
+from mmlens.geometry import Box, Places, class_and_patches, window
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 #: Towers whose layers are ``encoder.layers`` -> tokens they put before the patches (a class token).
@@ -85,12 +89,69 @@ class LlavaAdapter(FamilyAdapter):
         dropped = processor.vision_feature_select_strategy == "default"
         return len(sizes.images) * (patches + processor.num_additional_image_tokens - dropped)
 
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],  # noqa: ARG002
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """The patches of the square that is cut out of each picture, or that it is put into."""
+        vision: Any = self.hf.config.vision_config
+        side = vision.image_size // vision.patch_size
+        dropped = self.hf.config.vision_feature_select_strategy == "default"
+        classes = CLASS_TOKENS[vision.model_type] - (module != "vision" and dropped)
+        found = [
+            class_and_patches(classes, side, side, _shown(processor, size), medium=number).clipped()
+            for row in sizes
+            for number, size in enumerate(row.images)
+        ]
+        return [Places.joined(found)] if found or module == LANGUAGE else []
+
     def _positions(self, pixels: Tensor, module: str) -> int:
         """Positions of one picture in a tower's activations."""
         vision: Any = self.hf.config.vision_config
         patches = (pixels.shape[-2] // vision.patch_size) * (pixels.shape[-1] // vision.patch_size)
         dropped = self.hf.config.vision_feature_select_strategy == "default"
         return patches + CLASS_TOKENS[vision.model_type] - (module == "projector" and dropped)
+
+
+def _shown(processor: Any, size: tuple[int, int]) -> Box:
+    """What the tower sees of a picture, in fractions of it."""
+    images = processor.image_processor
+    box = squared(size) if getattr(images, "do_pad", False) else (0.0, 0.0, 1.0, 1.0)
+    if not images.do_center_crop:
+        return box
+    height, width = (max(size), max(size)) if getattr(images, "do_pad", False) else size
+    if images.do_resize:
+        height, width = get_resize_output_image_size(
+            np.broadcast_to(np.zeros(1), (height, width, 1)),
+            images.size["shortest_edge"],
+            default_to_square=False,
+            input_data_format="channels_last",
+        )
+    tall, wide = images.crop_size["height"], images.crop_size["width"]
+    crop = window((height, width), ((height - tall) // 2, (width - wide) // 2), (tall, wide))
+    return inside(box, crop)
+
+
+def squared(size: tuple[int, int]) -> Box:
+    """A picture (height, width) padded to a square around its middle, in fractions of the picture."""
+    side = max(size)
+    height, width = size
+    return window(size, (-((side - height) // 2), -((side - width) // 2)), (side, side))
+
+
+def inside(outer: Box, part: Box) -> Box:
+    """A part, given in fractions of a box, in the terms of what the box is given in."""
+    left, top, right, bottom = outer
+    across, down = right - left, bottom - top
+    return (
+        left + part[0] * across,
+        top + part[1] * down,
+        left + part[2] * across,
+        top + part[3] * down,
+    )
 
 
 def last_layer_read(read: int | Sequence[int], layers: int) -> int:

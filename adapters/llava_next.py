@@ -16,6 +16,9 @@ from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from mmlens.adapter import MediaSizes, Towers
+from mmlens.geometry import Places, class_and_patches
+from mmlens.names import LANGUAGE
+from mmlens_adapters.anyres import packed_places, tile_boxes
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 
@@ -47,20 +50,8 @@ class LlavaNextAdapter(FamilyAdapter):
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Features per picture, by the model's own packing of tiles (newlines included)."""
-        sizes = inputs.get("image_sizes")
-        if sizes is None:
-            return {"image": torch.zeros(0, dtype=torch.long)}
-        vision: Any = self.hf.config.vision_config
-        side = vision.image_size // vision.patch_size
-        # One channel is enough to count: packing moves and drops positions, never channels.
-        tiles = [torch.zeros(n, side * side, 1) for n in self._tiles(sizes)]
-        _, lengths = self.hf.pack_image_features(
-            tiles,
-            sizes,
-            vision_feature_select_strategy=self.hf.config.vision_feature_select_strategy,
-            image_newline=torch.zeros(1),
-        )
-        return {"image": lengths}
+        packed = self._packed(inputs)
+        return {"image": torch.tensor([len(one) for one in packed], dtype=torch.long)}
 
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
@@ -77,12 +68,67 @@ class LlavaNextAdapter(FamilyAdapter):
         rows = torch.tensor(media_rows["image"]).repeat_interleave(tiles)
         return [rows[:, None].expand(-1, positions)]
 
+    def places(
+        self,
+        module: str,
+        processor: Any,  # noqa: ARG002
+        inputs: Mapping[str, Any],
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """Patches in their tiles; newlines at the ends of rows; each tile's class token on all of it.
+
+        The grid's tiles are those of the picture, resized and padded to the canvas that fits best, so
+        that patches at its edges may be partly or wholly padding.
+        """
+        config: Any = self.hf.config
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size
+        classes = int(module == "vision" or config.vision_feature_select_strategy != "default")
+        numbers = [number for row in sizes for number in range(len(row.images))]
+        if not numbers:
+            return [Places.nowhere(0)] if module == LANGUAGE else []
+        towers, features = [], []
+        given = zip(numbers, inputs["image_sizes"].tolist(), self._packed(inputs), strict=True)
+        for number, (height, width), packed in given:
+            boxes = tile_boxes((height, width), config.image_grid_pinpoints, vision.image_size)
+            found = [
+                class_and_patches(
+                    0 if module == LANGUAGE else classes, side, side, box, medium=number, tile=tile
+                )
+                for tile, box in enumerate(boxes)
+            ]
+            whole = Places.joined(found)
+            towers.append(whole.clipped())
+            if module == LANGUAGE:
+                features.append(packed_places(whole, packed))
+        return [Places.joined(features if module == LANGUAGE else towers)]
+
     def media_tokens(self, processor: Any, sizes: MediaSizes) -> int:
         """See :meth:`Adapter.media_tokens`."""
         if not sizes.images:
             return 0
         found = processor._get_num_multimodal_tokens([list(s) for s in sizes.images])
         return sum(found.num_image_tokens)
+
+    def _packed(self, inputs: Mapping[str, Any]) -> list[Int[Tensor, " feature"]]:
+        """For each feature of a picture, the patch it is of all its tiles' patches; -1: a newline."""
+        sizes = inputs.get("image_sizes")
+        if sizes is None:
+            return []
+        vision: Any = self.hf.config.vision_config
+        side = vision.image_size // vision.patch_size
+        # Packing moves and drops positions, never channels; so numbers can be packed in their place.
+        tiles = [
+            torch.arange(n * side * side, dtype=torch.float64).view(n, side * side, 1)
+            for n in self._tiles(sizes)
+        ]
+        packed, _ = self.hf.pack_image_features(
+            tiles,
+            sizes,
+            vision_feature_select_strategy=self.hf.config.vision_feature_select_strategy,
+            image_newline=-torch.ones(1, dtype=torch.float64),
+        )
+        return [one[:, 0].long() for one in packed]
 
     def _tiles(self, sizes: Int[Tensor, "picture 2"]) -> list[int]:
         config: Any = self.hf.config

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMultimodalLM, PreTrainedConfig, PreTrainedModel
 
 from mmlens.errors import UnsupportedModelError
+from mmlens.geometry import Places
 from mmlens.groups import TokenIds
 from mmlens.samples import Sample
 
@@ -238,6 +239,28 @@ class Adapter(ABC):
             For each time the tower runs in one forward (pictures, then videos, say): the rows, in the
             shape of its activations without their last dimension; -1 where a position is padding.
         """
+
+    def places(
+        self,
+        module: str,  # noqa: ARG002
+        processor: Any,  # noqa: ARG002
+        inputs: Mapping[str, Any],  # noqa: ARG002
+        sizes: Sequence[MediaSizes],  # noqa: ARG002
+    ) -> list[Places] | None:
+        """Where positions lie in the media; None where that is not known.
+
+        Args:
+            module: ``language`` or a tower's name.
+            processor: the processor that made the inputs.
+            inputs: Hugging Face inputs.
+            sizes: the sizes of each row's media.
+
+        Returns:
+            For ``language``: for each group of :meth:`feature_counts`, in its order, the features of
+            its media one behind another. For a tower: for each pass of :meth:`tower_rows`, its flat
+            positions.
+        """
+        return None
 
     # -- its inputs ----------------------------------------------------------------------------
 
