@@ -15,6 +15,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.geometry import Places, class_and_patches
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 
@@ -52,6 +54,30 @@ class Gemma3Adapter(FamilyAdapter):
         rows = torch.tensor(media_rows["image"], device=inputs["pixel_values"].device)
         patches = self.hf.model.multi_modal_projector.patches_per_image**2
         return [rows[:, None].expand(-1, patches)]
+
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],  # noqa: ARG002
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """The patches of each picture, stretched to a square; a feature averages a square of them.
+
+        None where pan and scan cuts pictures into crops.
+        """
+        if _pan_and_scan(processor):
+            return None
+        projector = self.hf.model.multi_modal_projector
+        side = projector.patches_per_image
+        if module == LANGUAGE:
+            side //= projector.kernel_size
+        found = [
+            class_and_patches(0, side, side, medium=number)
+            for row in sizes
+            for number in range(len(row.images))
+        ]
+        return [Places.joined(found)]
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str

@@ -21,6 +21,8 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import (
 )
 
 from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.geometry import WHOLE, Box, Places, cells, tiles
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 from mmlens_adapters.expansion import expanded
 
@@ -69,6 +71,33 @@ class Idefics3Adapter(FamilyAdapter):
         patches = shown[_real(pixels)].unfold(1, patch, patch).unfold(2, patch, patch)
         seen = (patches.sum((-1, -2)) > 0).flatten(1)
         return [torch.where(seen, rows[:, None], -1)]
+
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],  # noqa: ARG002
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """The grid's tiles, then the whole picture; a feature stands for a square of stacked patches.
+
+        A video's frames are a tile each.
+        """
+        config = self.hf.config
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        side //= config.scale_factor if module == LANGUAGE else 1
+        found = []
+        for row in sizes:
+            for number, size in enumerate(row.images):
+                cut: list[Box] = tiles(*grid) if all(grid := _grid(processor, size)) else []
+                for tile, box in [*enumerate(cut, start=1), (0, WHOLE)]:
+                    found.append(Places.of(cells(side, side, box), medium=number, tile=tile))
+            for number, (frames, _, _) in enumerate(row.videos):
+                found += [
+                    Places.of(cells(side, side), kind="video", medium=number, frames=(i, i + 1))
+                    for i in range(frames)
+                ]
+        return [Places.joined(found)]
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from mmlens.adapter import Decoder, Media, MediaSizes, Towers
 from mmlens.errors import SampleError, UnsupportedModelError
+from mmlens.geometry import WHOLE, Places, class_and_patches
+from mmlens.names import LANGUAGE
 from mmlens.samples import Sample
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
@@ -88,6 +90,26 @@ class InstructBlipAdapter(FamilyAdapter):
         patches = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
         positions = self._queries if module == "query" else patches + 1  # and the class token
         return [rows.expand(-1, positions)]
+
+    def places(
+        self,
+        module: str,
+        processor: Any,  # noqa: ARG002
+        inputs: Mapping[str, Any],
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """Patches where they are; a query, and the feature it becomes, reads the whole picture.
+
+        The Q-Former's text (``qformer``) lies in no picture.
+        """
+        pictures = sum(len(row.images) for row in sizes)  # one in every prompt
+        if module == "qformer":
+            return [Places.nowhere(inputs["qformer_input_ids"].numel())]
+        if module in (LANGUAGE, "query"):
+            return [Places.of(torch.tensor([WHOLE]).repeat(pictures * self._queries, 1), "query")]
+        vision = self.hf.config.vision_config
+        side = vision.image_size // vision.patch_size
+        return [Places.joined([class_and_patches(1, side, side)] * pictures)]
 
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The bare question: the published processors have no chat template.

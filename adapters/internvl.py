@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
+from mmlens.geometry import WHOLE, Box, Places, cells, class_and_patches, tiles
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 from mmlens_adapters.expansion import expanded
 from mmlens_adapters.llava import last_layer_read
@@ -72,6 +75,39 @@ class InternVLAdapter(FamilyAdapter):
         pixels = inputs["pixel_values"]
         rows = torch.tensor(media_rows["image"], device=pixels.device)
         return [rows[:, None].expand(-1, self._positions(pixels, module))]
+
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],  # noqa: ARG002
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """The grid's tiles, then the thumbnail of the whole picture; frames of videos as they are."""
+        config: Any = self.hf.config
+        height, width = config.vision_config.image_size
+        tall, wide = config.vision_config.patch_size
+        rows, columns, classes = height // tall, width // wide, int(module == "vision")
+        if module != "vision":
+            rows, columns = (int(n * config.downsample_ratio) for n in (rows, columns))
+        found = []
+        for row in sizes:
+            for number, size in enumerate(row.images):
+                for tile, box in _tile_boxes(processor, size):
+                    found.append(
+                        class_and_patches(classes, rows, columns, box, medium=number, tile=tile)
+                    )
+            for number, (frames, _, _) in enumerate(row.videos):
+                for i in range(frames):
+                    which: dict[str, Any] = {
+                        "kind": "video",
+                        "medium": number,
+                        "frames": (i, i + 1),
+                    }
+                    whole = torch.tensor([WHOLE]).expand(classes, 4)
+                    found.append(Places.of(whole, "class", **which))
+                    found.append(Places.of(cells(rows, columns), **which))
+        return [Places.joined(found)] if found or module == LANGUAGE else []
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str
@@ -140,6 +176,29 @@ def _settings(processor: Any) -> dict[str, Any]:
 
 def _tiles(processor: Any, size: tuple[int, int]) -> int:
     return processor.image_processor.get_number_of_image_patches(*size, _settings(processor))
+
+
+def _tile_boxes(processor: Any, size: tuple[int, int]) -> list[tuple[int, Box]]:
+    """(number, box) of the tiles a picture is cut into, and of its thumbnail, number 0."""
+    images, settings = processor.image_processor, _settings(processor)
+
+    def setting(name: str) -> Any:
+        value = settings.get(name)
+        return getattr(images, name) if value is None else value
+
+    if not setting("crop_to_patches") or setting("max_patches") <= 1:
+        return [(0, WHOLE)]
+    side = setting("size")
+    columns, rows = get_optimal_tiled_canvas(
+        size,
+        (side["height"], side["width"]),
+        setting("min_patches"),
+        setting("max_patches"),
+    )
+    cut = list(enumerate(tiles(rows, columns), start=1))
+    if len(cut) == 1:
+        return [(0, WHOLE)]
+    return [*cut, (0, WHOLE)] if len(cut) < _tiles(processor, size) else cut
 
 
 def _placeholders(processor: Any) -> dict[str, str]:

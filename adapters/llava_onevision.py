@@ -20,7 +20,10 @@ from transformers.models.llava_onevision.modeling_llava_onevision import image_s
 
 from mmlens.adapter import Media, MediaSizes
 from mmlens.errors import SampleError
-from mmlens_adapters.llava import LlavaAdapter
+from mmlens.geometry import Box, Places, cells, class_and_patches
+from mmlens.names import LANGUAGE
+from mmlens_adapters.anyres import packed_places, scaled, tile_boxes
+from mmlens_adapters.llava import CLASS_TOKENS, LlavaAdapter, squared
 
 
 class LlavaOnevisionAdapter(LlavaAdapter):
@@ -54,6 +57,78 @@ class LlavaOnevisionAdapter(LlavaAdapter):
                 positions = self._positions(pixels, module)
                 passes.append(rows.to(pixels.device)[:, None].expand(-1, positions))
         return passes
+
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """Patches of tiles and frames; newlines at the ends of rows, and behind videos.
+
+        A scaled-down grid's patches are the cells that divide the picture evenly.
+        """
+        pictures = self._picture_places(module, inputs, sizes)
+        videos = [
+            self._video_places(module, processor, number, video[0])
+            for row in sizes
+            for number, video in enumerate(row.videos)
+        ]
+        if module == LANGUAGE:
+            return [Places.joined(pictures), Places.joined(videos)]
+        return [Places.joined(parts) for parts in (pictures, videos) if parts]
+
+    def _picture_places(
+        self, module: str, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
+    ) -> list[Places]:
+        config: Any = self.hf.config
+        side, classes = self._square(module)
+        found = []
+        media = [(number, one, row) for row in sizes for number, one in enumerate(row.images)]
+        packed = self._packed(inputs, None)
+        for (number, size, row), order, rows in zip(
+            media, packed, self._scaled_rows(inputs), strict=True
+        ):
+            boxes: list[Box] = [squared(size)]
+            if len(row.images) == 1:
+                pixels = config.vision_config.image_size
+                boxes = tile_boxes(size, config.image_grid_pinpoints, pixels)
+            parts = [
+                class_and_patches(classes, side, side, box, medium=number, tile=tile)
+                for tile, box in enumerate(boxes)
+            ]
+            whole = Places.joined(parts)
+            if module == LANGUAGE:
+                whole = packed_places(whole, order)
+                whole = whole if rows is None else scaled(whole, side * side, *rows)
+            found.append(whole.clipped())
+        return found
+
+    def _video_places(self, module: str, processor: Any, number: int, total: int) -> Places:
+        side, classes = self._square(module)
+        found = []
+        for frame in evenly(total, _frames(processor)):
+            which: dict[str, Any] = {
+                "kind": "video",
+                "medium": number,
+                "frames": (frame, frame + 1),
+            }
+            found.append(Places.of(cells(1, 1).expand(classes, 4), "class", **which))
+            divided = math.ceil(side / 2) if module == LANGUAGE else side
+            found.append(Places.of(cells(divided, divided), **which))
+        places = Places.joined(found)
+        if module == LANGUAGE:
+            places = Places.joined([places, places[slice(-1, None)].newlines()])
+        return places
+
+    def _square(self, module: str) -> tuple[int, int]:
+        """Patches along a tile's side, and class tokens before them."""
+        config: Any = self.hf.config
+        vision = config.vision_config
+        dropped = module == LANGUAGE or config.vision_feature_select_strategy == "default"
+        classes = CLASS_TOKENS[vision.model_type] - (module != "vision" and dropped)
+        return vision.image_size // vision.patch_size, max(classes, 0)
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str
@@ -106,19 +181,48 @@ class LlavaOnevisionAdapter(LlavaAdapter):
         )
 
     def _image_features(self, inputs: Mapping[str, Any]) -> Int[Tensor, " picture"]:
+        packed = self._packed(inputs, self.hf.config.vision_aspect_ratio)
+        return torch.tensor([len(one) for one in packed], dtype=torch.long)
+
+    def _packed(
+        self, inputs: Mapping[str, Any], scaling: str | None
+    ) -> list[Int[Tensor, " feature"]]:
+        """For each feature of a picture, the patch it is of all its tiles' patches; -1: a newline.
+
+        Where the grid is scaled the numbers of its patches mean nothing; None: it is not scaled.
+        """
         sizes = inputs.get("image_sizes")
         if sizes is None:
-            return torch.zeros(0, dtype=torch.long)
+            return []
         vision: Any = self.hf.config.vision_config
         side = vision.image_size // vision.patch_size
-        # One channel is enough to count: packing moves, drops and scales positions, never channels.
-        _, lengths = self.hf.model.pack_image_features(
-            [torch.zeros(n, side * side, 1) for n in self._tiles(inputs)],
+        # Packing moves, drops and scales positions, never channels; numbers can be packed instead.
+        packed, _ = self.hf.model.pack_image_features(
+            [
+                torch.arange(n * side * side, dtype=torch.float64).view(n, side * side, 1)
+                for n in self._tiles(inputs)
+            ],
             sizes,
-            image_newline=torch.zeros(1),
-            vision_aspect_ratio=self.hf.config.vision_aspect_ratio,
+            image_newline=-torch.ones(1, dtype=torch.float64),
+            vision_aspect_ratio=scaling or f"anyres_max_{10**9}",
         )
-        return lengths
+        return [one[:, 0].round().long() for one in packed]
+
+    def _scaled_rows(self, inputs: Mapping[str, Any]) -> list[tuple[int, int] | None]:
+        """(rows, columns) of each picture's grid where it is scaled down, else None."""
+        vision: Any = self.hf.config.vision_config
+        base = (vision.image_size // vision.patch_size) ** 2
+        plain = self._packed(inputs, None)
+        found: list[tuple[int, int] | None] = []
+        for before, after in zip(
+            plain, self._packed(inputs, self.hf.config.vision_aspect_ratio), strict=True
+        ):
+            if len(before) == len(after):
+                found.append(None)
+                continue
+            rows = int((after < 0).sum())
+            found.append((rows, (len(after) - base) // rows - 1))
+        return found
 
     def _video_features(self, inputs: Mapping[str, Any]) -> list[int]:
         encoded = (inputs.get("mm_encoder_outputs") or {}).get("video")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import SampleError
+from mmlens.geometry import Places, class_and_patches
 from mmlens.samples import Sample
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
@@ -51,6 +52,23 @@ class PaliGemmaAdapter(FamilyAdapter):
         pixels = inputs["pixel_values"]
         rows = torch.tensor(media_rows["image"], device=pixels.device)
         return [rows[:, None].expand(-1, self._patches(pixels))]
+
+    def places(
+        self,
+        module: str,  # noqa: ARG002
+        processor: Any,  # noqa: ARG002
+        inputs: Mapping[str, Any],  # noqa: ARG002
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """The patches of each picture, stretched to a square; a feature is a patch."""
+        vision = self.hf.config.vision_config
+        side = vision.image_size // vision.patch_size
+        found = [
+            class_and_patches(0, side, side, medium=number)
+            for row in sizes
+            for number in range(len(row.images))
+        ]
+        return [Places.joined(found)]
 
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The pictures' placeholders and the bare question, which is the form of its training.

@@ -18,6 +18,8 @@ from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGenera
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
+from mmlens.geometry import Places
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import plain_tower
 from mmlens_adapters.qwen2_5_vl import Qwen2_5VLAdapter
 from mmlens_adapters.qwen2_vl import frame_rate
@@ -93,6 +95,21 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
         frames, _ = self._frames(inputs)
         rows = torch.tensor(media_rows["audio"], device=frames.device)
         return [rows.repeat_interleave(frames)]
+
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """See :meth:`Qwen2VLAdapter.places`; sounds lie in no picture."""
+        frames, tokens = self._frames(inputs)
+        if module == "audio":
+            return [Places.nowhere(int(frames.sum()))]
+        passes = super().places(module, processor, inputs, sizes)
+        assert passes is not None
+        return [*passes, Places.nowhere(int(tokens.sum()))] if module == LANGUAGE else passes
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str

@@ -8,7 +8,12 @@ not frames, so the rate of a video counts.
 
 from __future__ import annotations
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from mmlens.adapter import Towers
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import gated_tower, plain_tower
 from mmlens_adapters.qwen2_vl import Qwen2VLAdapter
 
@@ -32,3 +37,12 @@ class Qwen2_5VLAdapter(Qwen2VLAdapter):  # noqa: N801
                 "projector": plain_tower([visual.merger], "mlp.0", "mlp.2"),
             }
         )
+
+    def _order(self, rows: int, columns: int, module: str) -> Int[Tensor, " square"]:
+        """Window by window, row by row within each; the projector's output is put back in order."""
+        if module == LANGUAGE:
+            return super()._order(rows, columns, module)
+        vision = self._vision
+        side = vision.window_size // vision.spatial_merge_size // vision.patch_size
+        places = [(i // side, j // side, i, j) for i in range(rows) for j in range(columns)]
+        return torch.tensor([i * columns + j for _, _, i, j in sorted(places)])

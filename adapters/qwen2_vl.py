@@ -18,7 +18,9 @@ from torch import Tensor
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
+from mmlens.geometry import Places, cells
 from mmlens.groups import TokenIds
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 #: Placeholder group -> its pixels and its grid of patches among the inputs, in the order in which
@@ -95,6 +97,58 @@ class Qwen2VLAdapter(FamilyAdapter):
                 rows = torch.tensor(media_rows[kind], device=positions.device)
                 passes.append(rows.repeat_interleave(positions))
         return passes
+
+    def places(
+        self,
+        module: str,
+        processor: Any,  # noqa: ARG002
+        inputs: Mapping[str, Any],
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """Patches of pictures and of pairs of frames, or squares of them that are merged into one.
+
+        Media are stretched to whole patches, so a patch's box is its cell in the grid.
+        """
+        passes = []
+        for kind, (_, name) in _VISUAL.items():
+            if (grids := inputs.get(name)) is None:
+                passes += [Places.nowhere(0)] if module == LANGUAGE else []
+                continue
+            media = [
+                (number, one[0] if kind == "video" else 1)
+                for row in sizes
+                for number, one in enumerate(getattr(row, f"{kind}s"))
+            ]
+            found = [
+                self._frame_places(module, kind, number, frames, grid)
+                for (number, frames), grid in zip(media, grids.tolist(), strict=True)
+            ]
+            passes.append(Places.joined(found))
+        return passes
+
+    def _frame_places(
+        self, module: str, kind: str, medium: int, frames: int, grid: Sequence[int]
+    ) -> Places:
+        """The places of one medium in a module."""
+        times, rows, columns = grid
+        merge, depth = self._vision.spatial_merge_size, self._vision.temporal_patch_size
+        down, across = rows // merge, columns // merge
+        # The tower's patches stand square by square, so that the merger reads neighbours.
+        boxes, squares = cells(down, across), self._order(down, across, module)
+        if module == "vision":
+            patches = cells(rows, columns).view(down, merge, across, merge, 4).transpose(1, 2)
+            boxes = patches.reshape(down * across, merge * merge, 4)
+        boxes = boxes[squares].reshape(-1, 4)
+        found = []
+        for time in range(times):
+            first = min(time * depth, frames - 1)
+            span = (0, 1) if kind == "image" else (first, min(first + depth, frames))
+            found.append(Places.of(boxes, kind=kind, medium=medium, frames=span))
+        return Places.joined(found)
+
+    def _order(self, rows: int, columns: int, module: str) -> Int[Tensor, " square"]:  # noqa: ARG002
+        """The order in which a module meets the squares of merged patches of one frame."""
+        return torch.arange(rows * columns)
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str

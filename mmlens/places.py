@@ -67,7 +67,7 @@ def batch_places(model: HookedMLLM, batch: Batch, module: str = LANGUAGE) -> lis
             "media; define its method places."
         )
     if module != LANGUAGE:
-        return found
+        return found if _shows_media(batch) else []
     places = Places.nowhere(batch.input_ids.numel())
     features = model.adapter.feature_counts(batch.inputs)
     for group, one in zip(features, found, strict=True):
@@ -79,10 +79,14 @@ def batch_places(model: HookedMLLM, batch: Batch, module: str = LANGUAGE) -> lis
 
 def tower_rows(model: HookedMLLM, batch: Batch, module: str) -> list[torch.Tensor]:
     """The row of each flat position, for each pass of a tower; -1 where it is padding."""
-    media = model.media_rows(batch)
-    if not any(media.values()):  # text alone reaches no tower
+    if not _shows_media(batch):  # text alone reaches no tower
         return []
+    media = model.media_rows(batch)
     return [one.flatten().cpu() for one in model.adapter.tower_rows(module, batch.inputs, media)]
+
+
+def _shows_media(batch: Batch) -> bool:
+    return any(s.images or s.videos or s.audios for s in batch.samples or ())
 
 
 def _scattered(places: Places, here: torch.Tensor, values: Places) -> Places:
