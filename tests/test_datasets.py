@@ -1,5 +1,6 @@
 """The five benchmarks from their official layouts: what is in a sample, what is chosen, what is refused."""
 
+import json
 import random
 import sys
 
@@ -94,6 +95,16 @@ def test_a_draw_does_not_depend_on_the_limit_or_on_the_file(on_disk):
     by_hand = np.array(sorted(whole))[np.random.default_rng(7).permutation(len(whole))[:2]]
     assert set(drawn(2, seed=7)) == set(by_hand)
     assert len({tuple(drawn(2, seed)) for seed in range(8)}) > 1
+
+
+def test_the_same_questions_are_drawn_from_a_file_in_another_order(tmp_path):
+    folder = disk.vqav2(tmp_path)
+    drawn = {s.id for s in datasets.read("vqav2", folder, "val", limit=3)}
+    file = folder / "v2_OpenEnded_mscoco_val2014_questions.json"
+    disk.write_json(file, {"questions": json.loads(file.read_text())["questions"][::-1]})
+    again = datasets.read("vqav2", folder, "val", limit=3)
+    assert {s.id for s in again} == drawn
+    assert [s.id for s in again] == sorted(drawn, reverse=True)
 
 
 def test_one_question_of_each_picture(on_disk):

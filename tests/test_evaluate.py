@@ -85,7 +85,7 @@ def test_batching_changes_no_answer(mistral_model, questions):
     pd.testing.assert_frame_equal(few.frame, many.frame)
 
 
-def test_bad_questions(mistral_model, questions, tmp_path):
+def test_bad_questions(mistral_model, questions, tmp_path, monkeypatch):
     with pytest.raises(SampleError, match="unknown sample 'nobody'"):
         evaluate(mistral_model, questions, [Setting("x", (), frozenset({"nobody"}))])
     unanswered = [replace(questions[0], answers=())]
@@ -96,6 +96,10 @@ def test_bad_questions(mistral_model, questions, tmp_path):
         evaluate(mistral_model, questions, twice)
     with pytest.raises(SampleError, match="exact_match"):
         evaluate(mistral_model, questions, twice[:1], metric_name="cider")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(mistral_model), "generate", lambda *a, **k: pytest.fail("asked"))
+        with pytest.raises(SampleError, match="'s0': VQA accuracy needs the answers of all 10"):
+            evaluate(mistral_model, questions, twice[:1], metric_name="vqa_accuracy")
     broken = [*questions, replace(questions[0], id="bad", images=(str(tmp_path / "no.png"),))]
     asked = [Setting("x", (), frozenset({"s0", "bad"}))]
     out = evaluate(mistral_model, broken, asked, max_failures=0.5, progress=False, max_new_tokens=2)

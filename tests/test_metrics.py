@@ -279,11 +279,17 @@ def test_the_right_letter_and_no_other_scores(right, form):
         assert option_letter(said, ["ABCD"[right], CHOICES[right]], CHOICES) == float(i == right)
 
 
+def test_a_letter_decides_which_option_is_right():
+    # An option's own text may be another one's letter.
+    assert option_letter("A", ["A", "B"], ["B", "A"]) == 1.0
+    assert option_letter("B", ["A", "B"], ["B", "A"]) == 0.0
+
+
 def test_options_that_cannot_be_scored():
     with pytest.raises(SampleError, match="'E' mean none of the options 'Diffuse pattern'"):
         option_letter("A", ["E"], CHOICES)
     with pytest.raises(SampleError, match="mean several of the options"):
-        option_letter("A", ["A", "B"], CHOICES)
+        option_letter("A", ["Diffuse pattern", "Focal pattern"], CHOICES)
     with pytest.raises(SampleError, match="0 choices"):
         option_letter("A", ["A"], [])
 

@@ -72,7 +72,7 @@ def right_option(answers: Sequence[str], choices: Sequence[str]) -> int:
     # A letter decides: the text after it may look like another one ("Vitamin (C)").
     letters = string.ascii_uppercase[: len(choices)]
     named = [answer.strip() for answer in answers if answer.strip() in tuple(letters)]
-    meant = {chosen_option(answer, choices) for answer in named or answers} - {None}
+    meant = {chosen_option(answer, choices) for answer in named[:1] or answers} - {None}
     if len(meant) != 1:
         raise SampleError(
             f"The accepted answers {', '.join(map(repr, answers)) or '(none)'} mean "
@@ -91,7 +91,7 @@ def option_letter(prediction: str, answers: Sequence[str], choices: Sequence[str
 
     Args:
         prediction: what the model said.
-        answers: the right option's letter, its text, or both.
+        answers: the right option's letter, its text, or both, the letter first.
         choices: the texts of the options, without their letters.
 
     Raises:
