@@ -34,6 +34,7 @@ from mmlens.reporting import (
     span,
     with_control,
 )
+from mmlens.reporting.sections import Figure, Section
 from mmlens.reporting.verdicts import Answer, Verdict, verdicts
 
 __all__ = ["Answer", "ReportData", "Verdict", "render", "verdicts", "write"]
@@ -57,6 +58,7 @@ class ReportData:
     The frames have the columns named in :mod:`mmlens.plots` and above; ``samples`` may also have
     ``reason`` (why samples were skipped). ``selection``: one summary per module. ``domains`` gives
     the order (default: that of the frames). ``fraction`` and ``control`` are those of the verdicts.
+    ``more``: further sections, behind the figures.
     """
 
     title: str
@@ -71,6 +73,7 @@ class ReportData:
     domains: Sequence[str] | None = None
     fraction: float = 0.01
     control: str = "matched"
+    more: Sequence[Section] = ()
 
 
 def render(report: ReportData) -> str:
@@ -83,6 +86,7 @@ def render(report: ReportData) -> str:
     sections = (
         ("What silencing costs", _verdict_section(report)),
         ("Figures", _figure_section(report)),
+        *((section.title, _more_section(section)) for section in report.more),
         ("Examples", _example_section(report)),
         ("Accuracy", _accuracy_section(report)),
         ("How it was done", _method_section(report)),
@@ -91,7 +95,12 @@ def render(report: ReportData) -> str:
         ("Settings and versions", _manifest_section(report)),
     )
     body = "\n".join(
-        f"<section>\n<h2>{title}</h2>\n{content}\n</section>" for title, content in sections
+        f'<section id="part-{number}">\n<h2>{_text(title)}</h2>\n{content}\n</section>'
+        for number, (title, content) in enumerate(sections)
+    )
+    contents = "".join(
+        f'<li><a href="#part-{number}">{_text(title)}</a></li>'
+        for number, (title, _) in enumerate(sections)
     )
     model = report.manifest.get("model")
     about = [f"Model {model}"] if isinstance(model, str) else []
@@ -101,6 +110,7 @@ def render(report: ReportData) -> str:
         css=asset("report.css"),
         plotly=f"<script>{get_plotlyjs()}</script>",
         subtitle=_text(". ".join(about) + "."),
+        contents=contents,
         sections=body,
     )
 
@@ -289,6 +299,28 @@ def _neuron_figures(report: ReportData) -> list[str]:
     if not summaries:
         parts.append(_missing("The entropies of all neurons were not given."))
     return parts
+
+
+def _more_section(section: Section) -> str:
+    """The text of a section, its parts, its links."""
+    parts = [f"<p>{_text(section.text)}</p>"] if section.text else []
+    for part in section.parts:
+        if isinstance(part, Figure):
+            parts.append(_figure(part.figure, part.name, part.caption, **part.words))
+        else:
+            rows = [[_cell(value) for value in row] for row in part.frame.to_numpy()]
+            parts.append(f"<h3>{_text(part.title)}</h3>")
+            parts.append(_table([str(name) for name in part.frame.columns], rows))
+    for words, path in section.links.items():
+        parts.append(f'<p><a href="{_text(path)}">{_text(words)}</a></p>')
+    return "\n".join(parts)
+
+
+def _cell(value: object) -> object:
+    """Numbers as they are read: at most three digits behind the point."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}".rstrip("0").rstrip(".")
+    return value
 
 
 def _picture(image: object, alt: str) -> str:
