@@ -107,7 +107,12 @@ class Intervention:
         return self.kind in _MEASURED
 
     def check(self, neurons: Neurons, statistics: NeuronStatistics | None) -> None:
-        """Raise SampleError if it cannot be done to these neurons, or with these statistics."""
+        """Whether it can be done to these neurons, with these statistics.
+
+        Raises:
+            SampleError: it cannot.
+            StatisticsError: the statistics lack a module, group or key, or tokens of them.
+        """
         modules = {one.module for one in as_sets(neurons)}
         if towers := sorted(modules - {LANGUAGE}) if self.group or self.kind == "resample" else []:
             raise SampleError(
@@ -123,6 +128,12 @@ class Intervention:
                 f"Intervention {self.name!r} is of site {self.site!r}, but the statistics are of "
                 f"{statistics.site!r}: collect them with that site, or change the intervention's."
             )
+        if self.needs_statistics and statistics is not None:
+            for module in modules:
+                if self.kind == "soft_scale":
+                    self._selectivity(module, statistics)
+                else:
+                    statistics.means(module, self._counted(module), self.keys)
 
     def hooks(
         self,
@@ -179,18 +190,22 @@ class Intervention:
             assert amount is not None
             return hooks.set_to(one, amount, site=self.site, model=model, **rest)
         assert statistics is not None
-        group = self.counted if one.module == LANGUAGE else None
         if self.kind == "soft_scale":
             assert amount is not None
-            return hooks.soft_scale(one, self._expertise(one, statistics, group), amount, **rest)
+            expertise = self._selectivity(one.module, statistics)[tuple(one.pairs().T)]
+            return hooks.soft_scale(one, expertise, amount, **rest)
         measured = hooks.mean if self.kind == "mean" else hooks.minimum
+        group = self._counted(one.module)
         return measured(one, statistics, group=group, keys=self.keys, model=model, **rest)
 
-    def _expertise(
-        self, one: NeuronSet, statistics: NeuronStatistics, group: str | None
-    ) -> Float[Tensor, " n"]:
-        probabilities = activation_probability(*statistics.counts(one.module, group, self.keys))
-        return selectivity(probabilities)[tuple(one.pairs().T)]
+    def _counted(self, module: str) -> str | None:
+        return self.counted if module == LANGUAGE else None
+
+    def _selectivity(
+        self, module: str, statistics: NeuronStatistics
+    ) -> Float[Tensor, "layer neuron"]:
+        counts = statistics.counts(module, self._counted(module), self.keys)
+        return selectivity(activation_probability(*counts))
 
     def _resampled(
         self, sets: list[NeuronSet], model: HookedMLLM, batch: Batch, donors: Batch | None

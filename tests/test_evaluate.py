@@ -188,6 +188,14 @@ def test_interventions_are_checked_before_anything_runs(mistral_model, questions
         evaluate(
             mistral_model, questions, asked, statistics=replace(statistics, model_hash="other")
         )
+    for intervention, message in (
+        (Intervention("mean", counted="image"), "Group 'image' was not collected"),
+        (Intervention("minimum", keys=("nowhere",)), "'nowhere' was not collected"),
+        (Intervention("soft_scale", keys=statistics.keys[:1]), "two at least, 1"),
+    ):
+        asked = [Setting("m", (neurons,), frozenset({"s0"}), intervention)]
+        with pytest.raises(StatisticsError, match=message):
+            evaluate(mistral_model, questions, asked, statistics=statistics)
 
 
 # Sampling
