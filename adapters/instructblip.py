@@ -111,6 +111,14 @@ class InstructBlipAdapter(FamilyAdapter):
         side = vision.image_size // vision.patch_size
         return [Places.joined([class_and_patches(1, side, side)] * pictures)]
 
+    def tower_tokens(
+        self, module: str, processor: Any, inputs: Mapping[str, Any]
+    ) -> tuple[Any, list[int]] | None:
+        """The Q-Former reads the question in tokens of its own."""
+        if module != "qformer":
+            return None
+        return processor.qformer_tokenizer, inputs["qformer_input_ids"][0].tolist()
+
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The bare question: the published processors have no chat template.
 

@@ -262,6 +262,15 @@ class Adapter(ABC):
         """
         return None
 
+    def tower_tokens(
+        self,
+        module: str,  # noqa: ARG002
+        processor: Any,  # noqa: ARG002
+        inputs: Mapping[str, Any],  # noqa: ARG002
+    ) -> tuple[Any, list[int]] | None:
+        """The tokenizer and the first row's ids that a tower's positions are; None if they are none."""
+        return None
+
     # -- its inputs ----------------------------------------------------------------------------
 
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
@@ -28,6 +25,7 @@ from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.places import tower_rows
 from mmlens.samples import Sample
+from mmlens.sources import sources
 from mmlens.top_activations import (
     TopActivations,
     first_maxima,
@@ -96,7 +94,7 @@ def top_activations(
     plan = make_plan(
         model, samples, list(chosen), (group,), by, template, token_budget, max_batch, rank, world
     )
-    run = _Gathering(model, plan, chosen, _sources(samples, distinct), k, distinct)
+    run = _Gathering(model, plan, chosen, sources(samples, distinct), k, distinct)
     bar = tqdm(
         total=sum(map(len, plan.batches)),
         unit="sample",
@@ -332,46 +330,3 @@ def _parts(segments: Sequence[Segment], each: int) -> Iterator[list[Segment]]:
         size += len(one.index) * each
     if part:
         yield part
-
-
-def _sources(samples: Sequence[Sample], distinct: str) -> dict[str, str]:
-    """Sample id -> its source, sorted by id."""
-    counts = Counter(sample.id for sample in samples)
-    if counts and (most := counts.most_common(1)[0])[1] > 1:
-        raise SampleError(
-            f"The id {most[0]!r} occurs {most[1]} times; places are told by ids, so they must be unique."
-        )
-    if distinct not in ("media", "sample", "position"):
-        raise SampleError(
-            f"Entries cannot differ by {distinct!r}; there are 'media', 'sample' and 'position'."
-        )
-    ordered = sorted(samples, key=lambda one: one.id)
-    return {s.id: _media_identity(s) if distinct == "media" else s.id for s in ordered}
-
-
-def _media_identity(sample: Sample) -> str:
-    """The same for samples with the same media; the id of one without."""
-    media = [*sample.images, *sample.videos, *sample.audios]
-    if not media:
-        return sample.id
-    digest = hashlib.sha256()
-    for one in media:
-        _feed(digest, one)
-    return digest.hexdigest()[:16]
-
-
-def _feed(digest: Any, medium: Any) -> None:
-    """Take in a medium as it is given: a file by its path, anything else by its content."""
-    if isinstance(medium, Image.Image):
-        digest.update(repr((medium.mode, medium.size)).encode() + medium.tobytes())
-    elif isinstance(medium, np.ndarray):
-        digest.update(repr((medium.dtype, medium.shape)).encode() + medium.tobytes())
-    elif isinstance(medium, bytes):
-        digest.update(medium)
-    elif isinstance(medium, Mapping):
-        _feed(digest, list(medium.values()))
-    elif isinstance(medium, Sequence) and not isinstance(medium, str):
-        for one in medium:
-            _feed(digest, one)
-    else:
-        digest.update(str(medium).encode())

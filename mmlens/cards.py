@@ -1,0 +1,246 @@
+"""Neuron cards: what chosen neurons react to, shown in the pictures and sentences themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.card_entries import EntryMaker, token_text
+from mmlens.errors import SampleError
+from mmlens.files import write_text
+from mmlens.model import HookedMLLM
+from mmlens.names import LANGUAGE
+from mmlens.neurons import NeuronSet
+from mmlens.promoted import promoted_tokens
+from mmlens.reporting.card_page import Card, CardPage, render
+from mmlens.samples import Sample
+from mmlens.top_activations import TopActivations
+from mmlens.top_collection import top_activations
+
+
+def neuron_cards(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    neurons: NeuronSet | Mapping[str, NeuronSet],
+    out: str | PathLike[str],
+    *,
+    probabilities: Float[Tensor, "layer neuron key"] | None = None,
+    keys: Sequence[str] | None = None,
+    per_set: int | None = 12,
+    top_k: int = 6,
+    n_tokens: int = 8,
+    by: str = "domain",
+    title: str | None = None,
+    max_bytes: int = 20_000_000,
+    **settings: Any,
+) -> TopActivations:
+    """Write one page of cards for neurons of one module, and return what it shows.
+
+    Args:
+        model: a hooked model.
+        samples: what the neurons are shown; statistics and examples come from these alone.
+        neurons: one set, or several of one module under the names of their labels (domains): a card
+            carries the names of all sets that have its neuron.
+        out: the page, an ``.html`` file.
+        probabilities: activation probabilities of all the module's neurons, with ``keys`` naming the
+            last axis; they decide which neurons of a large set are shown.
+        keys: order of the domains; default: sorted.
+        per_set: neurons shown of each set at most: those most often active in the domain of the set's
+            name, by ``probabilities``; without these, or where there is no such domain, neurons spread
+            evenly over the set. None: all.
+        top_k: examples per neuron and domain.
+        n_tokens: promoted and suppressed tokens; language module only.
+        by: field of the samples that the examples are sorted by.
+        title: of the page.
+        max_bytes: weight of the page's pictures; they are made smaller to stay below it.
+        settings: of :func:`mmlens.top_collection.top_activations`: ``group``, ``distinct``, ``template``,
+            ``token_budget``, ``max_batch``, ``max_failures``, ``progress``.
+
+    Raises:
+        SampleError: no neurons, neurons of several modules, or what :func:`top_activations` refuses.
+    """
+    sets = {"": neurons} if isinstance(neurons, NeuronSet) else dict(neurons)
+    module = _one_module(sets)
+    shown = {name: chosen_of(one, name, probabilities, keys, per_set) for name, one in sets.items()}
+    found = top_activations(model, samples, list(shown.values()), k=top_k, by=by, **settings)[
+        module
+    ]
+    page = card_page(
+        model,
+        samples,
+        found,
+        sets,
+        keys=keys,
+        n_tokens=n_tokens,
+        template=settings.get("template", "auto"),
+        title=title or f"Neurons of {module}",
+        how_chosen=_rule(per_set, probabilities is not None and keys is not None, by),
+    )
+    write_text(Path(out), render(page, max_bytes))
+    return found
+
+
+def _one_module(sets: Mapping[str, NeuronSet]) -> str:
+    modules = sorted({one.module for one in sets.values()})
+    if len(modules) != 1:
+        raise SampleError(
+            f"A page shows neurons of one module; sets of {', '.join(modules) or 'none'} were given. "
+            "Write a page for each."
+        )
+    if not any(len(one) for one in sets.values()):
+        raise SampleError(
+            "No neurons were given: the sets are empty, so there are no cards to write."
+        )
+    return modules[0]
+
+
+def chosen_of(
+    neurons: NeuronSet,
+    name: str,
+    probabilities: Float[Tensor, "layer neuron key"] | None,
+    keys: Sequence[str] | None,
+    number: int | None,
+) -> NeuronSet:
+    """The neurons of a set that get a card; see :func:`neuron_cards`."""
+    pairs = neurons.pairs()
+    if number is None or len(pairs) <= number:
+        return neurons
+    if probabilities is not None and keys is not None and name in keys:
+        active = probabilities[pairs[:, 0], pairs[:, 1], list(keys).index(name)]
+        kept = active.sort(descending=True, stable=True).indices[:number]
+    else:
+        kept = torch.linspace(0, len(pairs) - 1, number).round().long().unique()
+    return NeuronSet(pairs[kept], neurons.module, neurons.shape, neurons.model_hash)
+
+
+def card_page(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    found: TopActivations,
+    sets: Mapping[str, NeuronSet],
+    *,
+    keys: Sequence[str] | None = None,
+    n_tokens: int = 8,
+    template: str = "auto",
+    title: str = "Neurons",
+    how_chosen: str = "",
+) -> CardPage:
+    """The page's content from top activations that were found before.
+
+    Args:
+        model, samples: those that ``found`` is of.
+        found: the top activations; every neuron of them gets a card.
+        sets: label -> neurons, as in :func:`neuron_cards`.
+        keys, n_tokens, title: as there.
+        template: the prompt template that ``found`` was found with.
+        how_chosen: a sentence on how the neurons were chosen out of the sets.
+
+    Raises:
+        SampleError: a sample that is named in ``found`` is not among the samples.
+    """
+    order = [key for key in keys or found.keys if key in found.keys]
+    named = {sample.id: sample for sample in samples if sample.id in set(found.ids)}
+    maker = EntryMaker(model, found.module, template)
+    entries = maker.entries(found, named)
+    tokens = _tokens(model, found, n_tokens)
+    probabilities, columns = found.probabilities(), [found.keys.index(key) for key in order]
+    cards = [
+        Card(
+            module=found.module,
+            layer=layer,
+            index=index,
+            labels=tuple(n for n, one in sets.items() if n and (layer, index) in one),
+            probabilities=tuple(probabilities[number, columns].tolist()),
+            histogram=found.histogram[number, columns],
+            entries={key: tuple(entries[number, found.keys.index(key)]) for key in order},
+            promoted=tokens[number][0] if tokens else None,
+            suppressed=tokens[number][1] if tokens else None,
+        )
+        for number, (layer, index) in enumerate(found.neurons.tolist())
+    ]
+    return CardPage(
+        title=title,
+        about=_about(model, found, sets, samples, how_chosen),
+        keys=tuple(order),
+        by=found.by,
+        cards=tuple(cards),
+        pictures=maker.pictures,
+        crops=maker.crops,
+    )
+
+
+def _rule(per_set: int | None, ranked: bool, by: str) -> str:
+    if per_set is None:
+        return ""
+    rule = f"those most often active in the {by} of its name" if ranked else "evenly spread over it"
+    return f" Of each set at most {per_set} were taken: {rule}."
+
+
+def _about(
+    model: HookedMLLM,
+    found: TopActivations,
+    sets: Mapping[str, NeuronSet],
+    samples: Sequence[Sample],
+    how_chosen: str,
+) -> tuple[str, ...]:
+    """How to read the page."""
+    total = len(set().union(*(set(one) for one in sets.values())))
+    positions, read = int(found.tokens.sum()), len(samples) - len(found.skipped)
+    several = {
+        "media": "of every picture (or other medium) only the largest activation is taken",
+        "sample": "of every sample only the largest activation is taken",
+        "position": "one sample may give several",
+    }[found.distinct]
+    language = found.module == LANGUAGE
+    where = f"token group {found.group!r}" if language else "all its real positions"
+    parts = [
+        f"Shown are {len(found.neurons)} of {total} neurons of the module {found.module!r}."
+        f"{how_chosen} An activation is the output of the activation function, before the product "
+        "with the up branch where there is one; a neuron is active where it is above zero. Counted "
+        f"are {positions:,} positions ({where}) of {read:,} samples; {len(found.skipped)} were skipped.",
+        "Distribution: the share of positions per bin. Bins are equally wide in the logarithm, on "
+        "both sides of zero (the vertical line); pale below it, dark above. All rows of a card have "
+        "one scale.",
+        f"Examples: the {found.k} largest activations per {found.by}; {several}. The box is the part "
+        "of the picture that the position's own patch was cut from. Behind a layer of attention a "
+        "position knows of other places too.",
+    ]
+    if language:
+        turn = (
+            " The output is the activation times the up branch; where that is negative, the two "
+            "lists change places."
+            if model.module(LANGUAGE).gated
+            else ""
+        )
+        parts.append(
+            "Promotes, suppresses: the tokens whose logits the neuron's output direction raises and "
+            "lowers most through the unembedding, with the final norm's gain folded in: change per "
+            f"unit of output, where the residual stream's root mean square is one.{turn} What later "
+            "layers make of it is not in this."
+        )
+    return tuple(parts)
+
+
+def _tokens(
+    model: HookedMLLM, found: TopActivations, k: int
+) -> list[tuple[tuple[tuple[str, float], ...], tuple[tuple[str, float], ...]]]:
+    """Promoted and suppressed tokens of each neuron; nothing outside the language module."""
+    if found.module != LANGUAGE:
+        return []
+    neurons = NeuronSet(found.neurons, found.module, found.shape)
+    scores = promoted_tokens(model, neurons, k)
+
+    def listed(ids: Tensor, values: Tensor) -> list[tuple[tuple[str, float], ...]]:
+        return [
+            tuple((token_text(model.tokenizer, i), v) for i, v in zip(*row, strict=True))
+            for row in zip(ids.tolist(), values.tolist(), strict=True)
+        ]
+
+    top = listed(scores.top_ids, scores.top)
+    return list(zip(top, listed(scores.bottom_ids, scores.bottom), strict=True))
