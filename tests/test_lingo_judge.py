@@ -1,6 +1,7 @@
 """Lingo-Judge: what it reads, its threshold, the best reference, and a judge that is not there."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,12 +90,15 @@ def test_long_answers_are_cut(judge):
     )
 
 
-def test_the_judge_reads_the_question_without_its_prompt(judge, monkeypatch):
-    monkeypatch.setattr("mmlens.metrics.scoring.load_lingo_judge", lambda: judge)
+def test_the_judge_reads_the_question_without_its_prompt(monkeypatch):
+    read = []
+    spy = SimpleNamespace(score=lambda *args: read.append(args) or 1.0)
+    monkeypatch.setattr("mmlens.metrics.scoring.load_lingo_judge", lambda: spy)
     score = scorer("lingo_judge")
-    for said in "abcdefgh":
-        sample = Sample("q", "long prompt: a b", answers=("c", "d"), fields={"question": "a b"})
-        assert score(said, sample) == judge.score("a b", ["c", "d"], said)
+    sample = Sample("q", "long prompt: a b", answers=("c", "d"), fields={"question": "a b"})
+    assert score("e", sample) == 1.0
+    assert score("e", Sample("r", "a b", answers=("c",))) == 1.0
+    assert read == [("a b", ("c", "d"), "e"), ("a b", ("c",), "e")]
 
 
 def test_a_judge_from_a_folder(judge, tmp_path):
