@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mmlens.batch import Batch
     from mmlens.collection import collect
     from mmlens.groups import TokenGroups
+    from mmlens.lens import LensResult, logit_lens
     from mmlens.loading import load, splice
     from mmlens.model import Generation, HookedMLLM
     from mmlens.neurons import NeuronSet

@@ -164,11 +164,12 @@ class Decoding:
     def options(self, batch: Batch) -> dict[str, Any]:
         """Keyword arguments of ``generate`` for the rows of a batch."""
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+        options["num_beams"] = 1  # a checkpoint's own settings may ask for beams
         if self.temperature:
             assert batch.samples is not None
             seeds = [seed_of(self.seed, sample.id) for sample in batch.samples]
             drawn = LogitsProcessorList([SeededSampling(seeds, self.temperature)])
-            options |= {"num_beams": 1, "logits_processor": drawn}
+            options["logits_processor"] = drawn
         return options
 
 

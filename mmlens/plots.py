@@ -37,6 +37,7 @@ from mmlens.reporting.effect_figures import (
     accuracy_summary,
     effect_matrix,
     effects_against_controls,
+    effects_by_modules,
 )
 from mmlens.reporting.lens_figures import (
     LENS_COLUMNS,
@@ -73,6 +74,7 @@ __all__ = [
     "deviation_by_layer",
     "effect_matrix",
     "effects_against_controls",
+    "effects_by_modules",
     "entropy_by_layer",
     "entropy_histogram",
     "layer_distribution",

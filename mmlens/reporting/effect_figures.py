@@ -441,3 +441,57 @@ def accuracy_bars(
         f"Fraction {percent(fraction)}; {counts} questions per domain; controls: mean and sd over "
         f"{seeds} seeds",
     )
+
+
+def effects_by_modules(
+    effects: pd.DataFrame,
+    modules: Sequence[str],
+    control: str = "matched",
+    *,
+    domains: Sequence[str] | None = None,
+) -> go.Figure:
+    """Heat map: which combination of modules is silenced (rows), whose neurons and questions (columns).
+
+    A cell is the drop on the domain's own questions beyond the control's, in percentage points; a star
+    says that its 95% interval excludes 0. Columns: :data:`EFFECT_COLUMNS` and ``modules``. ValueError
+    for a missing column or an absent control.
+    """
+    rows = with_control(checked_rows(effects, (*EFFECT_COLUMNS, "modules"), "effects"), control)
+    cells = {(r["modules"], r["mask"]): r for r in rows if r["evaluated"] == "own"}
+    columns = list(domains) if domains is not None else list(dict.fromkeys(m for _, m in cells))
+    values = np.full((len(modules), len(columns)), np.nan)
+    text = [["" for _ in columns] for _ in modules]
+    for i, name in enumerate(modules):
+        for j, domain in enumerate(columns):
+            if (cell := cells.get((name, domain))) is not None:
+                values[i, j] = 100 * cell["difference"]
+                star = " *" if cell["low"] > 0 or cell["high"] < 0 else ""
+                text[i][j] = points(cell["difference"], sign=True) + star
+    most = max(float(np.nan_to_num(np.abs(values)).max()), 1e-9)
+    figure = go.Figure(
+        go.Heatmap(
+            z=values.tolist(),
+            x=[label(d) for d in columns],
+            y=[label(m) for m in modules],
+            text=text,
+            texttemplate="%{text}",
+            textfont={"size": 13},
+            zmin=-most,
+            zmax=most,
+            colorscale=DIVERGING,
+            xgap=2,
+            ygap=2,
+            hoverongaps=False,
+            colorbar={"title": {"text": "points", "side": "right"}, "thickness": 14},
+            hovertemplate="%{y}, %{x}: %{z:.1f} points<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="domain: its neurons, its questions", showgrid=False)
+    figure.update_yaxes(title="modules silenced", autorange="reversed", showgrid=False)
+    asked = span([int(row["n_questions"]) for row in cells.values()])
+    return finish(
+        figure,
+        "Silencing one module at a time",
+        f"Drop beyond the {control} control's, percentage points; {asked} questions per domain.",
+        height=max(360, 190 + 48 * len(modules)),
+    )
