@@ -106,7 +106,7 @@ def sets_section(study: Study) -> Section:
 def combinations_of(modules: Sequence[str]) -> list[tuple[str, ...]]:
     """Each module alone, and the parts before the language model together (methods 2.6)."""
     others = tuple(module for module in modules if module != LANGUAGE)
-    found = [(module,) for module in modules] if len(modules) > 1 else []
+    found: list[tuple[str, ...]] = [(module,) for module in modules] if len(modules) > 1 else []
     if 1 < len(others) < len(modules):
         found.append(others)
     return found

@@ -85,14 +85,14 @@ def estimate(
     lengths = [n if isinstance(n, int) else 0 for n in prompt_lengths(model, few, template)]
     first = [few[i] for i in plan_batches(lengths, token_budget, max_batch)[0]]
     batch, _ = prepared_or_skipped(model, first, template)
-    if batch is None or batch.samples is None:
+    if batch is None:
         raise SampleError(f"None of the first {len(first)} samples can be read.")
     batch = batch.to(model.device)
     with torch.no_grad():
         model.forward(batch, logits_to_keep=1)  # the first one sets up buffers
         forward = _seconds(lambda: model.forward(batch, logits_to_keep=1))
         answer = _seconds(lambda: model.generate(batch, max_new_tokens, do_sample=False))
-    per_sample = 1 / len(batch.samples)
+    per_sample = 1 / len(batch)
     neurons = sum(model.module(m).layers * model.module(m).width for m in modules)
     disk = neurons * keys * 8 * (len(FIELDS) - 1) + answers * _ANSWER_BYTES
     return Estimate(

@@ -26,6 +26,7 @@ from mmlens.reporting import (
     finish,
     label,
     percent,
+    points,
     span,
     with_control,
 )
