@@ -107,8 +107,7 @@ class EntryMaker:
         else:
             listed = self._token_ids(batch)
             if listed is not None:
-                words = words_around(*listed, position, self._placeholders())
-                said = "text"
+                said, words = self._read(*listed, position)
             if sample.images:
                 picture, _ = self._opened(sample, 0, 0, 0)
         return Entry(
@@ -123,14 +122,23 @@ class EntryMaker:
             words=words,
         )
 
+    def _read(
+        self, tokenizer: Any, ids: list[int], position: int
+    ) -> tuple[str, tuple[str, str, str] | None]:
+        """What a position of the prompt is, and its words; a placeholder has none."""
+        kinds = self.model.adapter.placeholders() if self.module == LANGUAGE else {}
+        for kind, token in kinds.items():
+            if ids[position] == token:
+                number = ids[: position + 1].count(token)
+                return f"{kind} token {number} of {ids.count(token)}", None
+        named = {token: f"[{kind}]" for kind, token in kinds.items()}
+        return "text", words_around(tokenizer, ids, position, named)
+
     def _token_ids(self, batch: Batch) -> tuple[Any, list[int]] | None:
         """The tokenizer and ids that the module's positions are, where they are tokens."""
         if self.module == LANGUAGE:
             return self.model.tokenizer, batch.input_ids[0].tolist()
         return self.model.adapter.tower_tokens(self.module, self.model.processor, batch.inputs)
-
-    def _placeholders(self) -> dict[int, str]:
-        return {token: f"[{kind}]" for kind, token in self.model.adapter.placeholders().items()}
 
     def _opened(
         self, sample: Sample, kind: int, medium: int, frame: int
@@ -168,14 +176,14 @@ class EntryMaker:
 def _said(places: Places, position: int, pictures: int) -> str:
     """What a position in a medium is, in a few words."""
     role, tile = ROLES[int(places.role[position])], int(places.tile[position])
-    which = f" of picture {int(places.medium[position]) + 1}" if pictures > 1 else ""
-    part = "whole picture" if tile == 0 else f"tile {tile}"
+    picture = f"picture {int(places.medium[position]) + 1}" if pictures > 1 else "whole picture"
+    part = picture if tile == 0 else f"{picture}, tile {tile}" if pictures > 1 else f"tile {tile}"
     return {
-        "patch": f"patch, {part}{which}",
-        "newline": f"newline behind a row of patches{which}",
-        "class": f"class token, {part}{which}",
-        "query": f"query {position}, reads the whole picture{which}",
-        "padding": f"padding of {part}{which}, beyond the picture",
+        "patch": f"patch, {part}",
+        "newline": f"newline behind a row of patches, {part}",
+        "class": f"class token, {part}",
+        "query": f"query {position}, reads the {picture}",
+        "padding": f"padding, {part}: beyond the picture",
     }[role]
 
 
@@ -185,10 +193,7 @@ def words_around(
     """The text before a token, the token, and the text behind it; placeholders of a medium as one word."""
     before, behind = ids[:position], ids[position + 1 :]
     start, end = before[-_AROUND:], behind[:_AROUND]
-    if ids[position] in placeholders:
-        token = placeholders[ids[position]]
-    else:
-        token = token_text(tokenizer, ids[position]).replace("\u2423", " ")
+    token = token_text(tokenizer, ids[position]).replace("\u2423", " ")
     head = _decoded(tokenizer, start, placeholders)
     tail = _decoded(tokenizer, end, placeholders)
     # Tokenizers drop the blank in front of a text, which here stands between two of its parts.

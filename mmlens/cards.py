@@ -201,7 +201,7 @@ def _about(
     where = f"token group {found.group!r}" if language else "all its real positions"
     parts = [
         f"Shown are {len(found.neurons)} of {total} neurons of the module {found.module!r}."
-        f"{how_chosen} An activation is the output of the activation function, before the product "
+        f"{how_chosen if len(found.neurons) < total else ''} An activation is the output of the activation function, before the product "
         "with the up branch where there is one; a neuron is active where it is above zero. Counted "
         f"are {positions:,} positions ({where}) of {read:,} samples; {len(found.skipped)} were skipped.",
         "Distribution: the share of positions per bin. Bins are equally wide in the logarithm, on "

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -47,7 +46,7 @@ def top_activations(
     k: int = 8,
     group: str = "prompt",
     by: str = "domain",
-    distinct: Literal["media", "sample", "position"] = "media",
+    distinct: str = "media",
     template: str = "auto",
     token_budget: int = 4096,
     max_batch: int = 64,

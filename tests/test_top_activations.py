@@ -360,3 +360,16 @@ def test_both_backbones_promote_the_same():
     a, b = promoted_tokens(one, neurons, 5), promoted_tokens(other, neurons, 5)
     assert torch.equal(a.top_ids, b.top_ids)
     assert torch.allclose(a.bottom, b.bottom)
+
+
+def test_shares_of_processes_merge_into_the_whole(mistral_model, samples, monkeypatch):
+    neurons = some_neurons(mistral_model, "language", 9)
+    settings = {"k": 3, "max_batch": 1, "progress": False}
+    whole = top_activations(mistral_model, samples, neurons, **settings)["language"]
+    parts = []
+    monkeypatch.setattr("mmlens.top_collection.all_merged", lambda one, world: one)
+    for rank in range(2):
+        monkeypatch.setattr("mmlens.top_collection.rank_and_world", lambda rank=rank: (rank, 2))
+        parts.append(top_activations(mistral_model, samples, neurons, **settings)["language"])
+    assert all(0 < int(part.tokens.sum()) < int(whole.tokens.sum()) for part in parts)
+    same(parts[0] + parts[1], whole)

@@ -205,8 +205,8 @@ def _card(page: CardPage, card: Card) -> str:
     more = ""
     if rest:
         more = (
-            f"<details><summary>Largest activations in the other {len(others)}: "
-            f"{_text(', '.join(others))}</summary>{''.join(rest)}</details>"
+            f"<details><summary>Largest activations elsewhere: {_text(', '.join(others))}</summary>"
+            f"{''.join(rest)}</details>"
         )
     return (
         f'<article class="card" id="n{card.layer}-{card.index}" data-layer="{card.layer}" '
