@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmlens import entropy, hooks
+    from mmlens.cards import neuron_cards
     from mmlens.batch import Batch
     from mmlens.collection import collect
     from mmlens.groups import TokenGroups
+    from mmlens.interventions import Intervention
     from mmlens.lens import LensResult, logit_lens
     from mmlens.loading import load, splice
     from mmlens.model import Generation, HookedMLLM
     from mmlens.neurons import NeuronSet
+    from mmlens.places import places_of
     from mmlens.samples import Sample, load_samples
     from mmlens.statistics import NeuronStatistics
+    from mmlens.top_collection import top_activations
 
 __version__ = "0.1.0"
 
@@ -25,6 +29,7 @@ __all__ = [
     "Batch",
     "Generation",
     "HookedMLLM",
+    "Intervention",
     "LensResult",
     "NeuronSet",
     "NeuronStatistics",
@@ -36,7 +41,10 @@ __all__ = [
     "load",
     "load_samples",
     "logit_lens",
+    "neuron_cards",
+    "places_of",
     "splice",
+    "top_activations",
 ]
 
 # Public name -> the module it lives in; a module's own name stands for itself.
@@ -44,6 +52,7 @@ _HOMES = {
     "Batch": "batch",
     "Generation": "model",
     "HookedMLLM": "model",
+    "Intervention": "interventions",
     "LensResult": "lens",
     "NeuronSet": "neurons",
     "NeuronStatistics": "statistics",
@@ -53,7 +62,10 @@ _HOMES = {
     "load": "loading",
     "load_samples": "samples",
     "logit_lens": "lens",
+    "neuron_cards": "cards",
+    "places_of": "places",
     "splice": "loading",
+    "top_activations": "top_collection",
 }
 
 
