@@ -35,10 +35,6 @@ class Config:
 def main(config: Config) -> None:
     """Print one line for each split, and a question of it."""
     for name, folder in named_folders(config.folders).items():
-        if name not in datasets.DATASETS:
-            raise SampleError(
-                f"There is no benchmark {name!r}; there are {', '.join(datasets.DATASETS)}."
-            )
         for split in datasets.DATASETS[name].splits:
             try:
                 samples = datasets.read(name, folder, split, limit=config.pictures)
@@ -59,7 +55,7 @@ def named_folders(given: Sequence[str]) -> Mapping[str, Path]:
     """``name=folder`` for each benchmark.
 
     Raises:
-        SampleError: one is not in that form, or a name comes twice.
+        SampleError: one is not in that form, a name comes twice, or there is no such benchmark.
     """
     folders: dict[str, Path] = {}
     for one in given:
@@ -68,6 +64,10 @@ def named_folders(given: Sequence[str]) -> Mapping[str, Path]:
             raise SampleError(
                 f"{one!r} was given; give name=folder, each name once, with one of "
                 f"{', '.join(datasets.DATASETS)}."
+            )
+        if name not in datasets.DATASETS:
+            raise SampleError(
+                f"There is no benchmark {name!r}; there are {', '.join(datasets.DATASETS)}."
             )
         folders[name] = Path(folder)
     return folders

@@ -118,7 +118,7 @@ class Config:
     lens_pictures: int = 1
     """Pictures per domain that it is drawn over."""
     cards: int = 5
-    """Neurons of each set that get a card; 0: none."""
+    """Neurons of each set that get a card; 0: none. Not under a launcher."""
     template: Literal["auto", "chat", "plain"] = "auto"
     """Prompt form; "plain" is MMNeuron's bare <image>\\n{question} of its statistics pass."""
     prompt: Literal["paper", "instructblip", "bare"] = "paper"
@@ -324,7 +324,8 @@ def further_sections(
         )
     if len(parts) > 1:
         sections.append(analyses.stability_section(study, parts, config.group, config.quantile))
-    if config.cards:
+    # Cards are gathered by all processes together, and the others have gone.
+    if config.cards and rank_and_world()[1] == 1:
         sections.append(analyses.cards_section(study, config.cards))
     return [section for section in sections if section is not None]
 

@@ -273,7 +273,8 @@ def stages_sentence(stages: Stages, group: str) -> str:
 def domain_neurons_by_layer(neurons: pd.DataFrame, study: Study) -> dict[str, list[int]]:
     """Domain -> neurons with its label in each layer of the decoder."""
     layers = study.model.module(LANGUAGE).layers
-    rows = neurons[(neurons.module == LANGUAGE) & (neurons.fraction == study.fraction)]
+    # A neuron stands under the smallest fraction that selects it.
+    rows = neurons[(neurons.module == LANGUAGE) & (neurons.fraction <= study.fraction)]
     found = {domain: [0] * layers for domain in study.domains}
     for layer, labels in zip(rows.layer, rows.domains, strict=True):
         for domain in str(labels).split(";"):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmlens import entropy, hooks
-    from mmlens.cards import neuron_cards
     from mmlens.batch import Batch
+    from mmlens.cards import neuron_cards
     from mmlens.collection import collect
     from mmlens.groups import TokenGroups
     from mmlens.interventions import Intervention

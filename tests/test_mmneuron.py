@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 import mmlens
-from experiments.mmneuron import Config, main
+from experiments.mmneuron import QUICK, Config, main, settled
 from experiments.tiny import llava_next as tiny
 from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
 
 DOMAINS = ("red", "blue")
+NOTHING_ELSE = {"questions_modules": 0, "deviation_samples": 0, "lens_samples": 0, "cards": 0}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def place(tmp_path_factory):
 def config(place, out, **changes):
     made = Config(
         model=str(place / "model"),
-        data=place / "data",
+        data=(str(place / "data"),),
+        modules=("language",),
         out=out,
         fractions=(0.05, 0.2),
         evaluate_fractions=(0.2,),
@@ -58,6 +60,7 @@ def config(place, out, **changes):
         questions_others=3,
         seeds=2,
         max_new_tokens=3,
+        **NOTHING_ELSE,
     )
     return replace(made, **changes)
 
@@ -145,7 +148,7 @@ def test_other_settings_or_data_are_refused(place, finished, tmp_path):
         text = (place / "data" / f"{split}.jsonl").read_text().replace("w7", "w8")
         (changed / f"{split}.jsonl").write_text(text)
     with pytest.raises(RunFolderError, match="data"):
-        main(config(place, finished, data=changed))
+        main(config(place, finished, data=(str(changed),)))
 
 
 def test_an_interrupted_run_goes_on(place, finished, tmp_path, monkeypatch):
@@ -179,6 +182,78 @@ def test_the_full_matrix_and_towers(place, tmp_path):
     assert (out / "neurons/vision-0.2-red.json").exists()
 
 
+@pytest.fixture(scope="module")
+def everything(place):
+    out = place / "everything"
+    changes = {"questions_modules": 3, "deviation_samples": 2, "lens_samples": 3, "cards": 2}
+    main(config(place, out, modules=(), seeds=2, **changes))
+    return out
+
+
+def test_every_analysis_leaves_its_table_its_figures_and_its_section(everything):
+    names = {p.relative_to(everything).as_posix() for p in everything.rglob("*") if p.is_file()}
+    assert {
+        "overlap-language.csv",
+        "overlap-vision.csv",
+        "effects-modules.csv",
+        "deviation.csv",
+        "stability.csv",
+        "lens.csv",
+        "cards-language.html",
+        "cards-projector.html",
+        "figures/lens-entropy.html",
+        "figures/modules.html",
+        "figures/deviation-relative_l2.html",
+        "figures/stability-vision.html",
+        "figures/sets-language.html",
+    } <= names
+    report = (everything / "report.html").read_text()
+    for title in ("Overlap of the sets", "Module by module", "Hidden states", "The logit lens"):
+        assert f"<h2>{title}</h2>" in report
+        assert f">{title}</a></li>" in report
+    assert 'href="cards-vision.html"' in report
+    manifest = json.loads((everything / "manifest.json").read_text())
+    assert manifest["estimate"]["answers"] > 0
+    stages = {"modules", "deviation", "lens", "stability", "cards"}
+    assert all(manifest["stages"][stage]["finished"] for stage in stages)
+
+
+def test_every_module_is_silenced_alone(everything):
+    table = pd.read_csv(everything / "effects-modules.csv")
+    assert set(table.modules) == {"language", "vision", "projector", "vision+projector"}
+    assert set(table.evaluated) == {"own"}
+    assert (table.n_questions == 3).all()
+    neurons = pd.read_csv(everything / "neurons.csv")
+    for name in ("language", "vision", "projector"):
+        for domain in DOMAINS:
+            labels = neurons[neurons.module == name].domains.str.split(";")
+            row = table[(table.modules == name) & (table["mask"] == domain)]
+            assert (row.n_neurons == labels.map(lambda one, d=domain: d in one).sum()).all()
+
+
+def test_a_last_stage_that_failed_is_done_again_alone(place, everything, monkeypatch):
+    manifest = json.loads((everything / "manifest.json").read_text())
+    manifest["stages"]["report"]["finished"] = False
+    (everything / "manifest.json").write_text(json.dumps(manifest))
+    before = (everything / "report.html").read_text()
+    (everything / "report.html").unlink()
+    import experiments.mmneuron_analyses as analyses
+
+    monkeypatch.setattr(analyses, "deviation", lambda *a, **k: pytest.fail("compared again"))
+    monkeypatch.setattr(analyses, "neuron_cards", lambda *a, **k: pytest.fail("made again"))
+    changes = {"questions_modules": 3, "deviation_samples": 2, "lens_samples": 3, "cards": 2}
+    main(config(place, everything, modules=(), seeds=2, **changes))
+    after = (everything / "report.html").read_text()
+    assert len(after) == pytest.approx(len(before), rel=0.01)
+
+
+def test_quick_changes_what_was_not_asked_for():
+    made = settled(Config(quick=True, questions=7))
+    assert made.questions == 7
+    assert made.train_samples == QUICK["train_samples"] < Config().train_samples
+    assert settled(Config(questions=7)) == Config(questions=7)
+
+
 def test_a_truncated_picture_is_skipped_and_said(place, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
@@ -188,11 +263,11 @@ def test_a_truncated_picture_is_skipped_and_said(place, tmp_path):
         text = (place / "data" / f"{split}.jsonl").read_text()
         (data / f"{split}.jsonl").write_text(text.replace(f"pictures/{split}0.png", "cut.png"))
     out = tmp_path / "run"
-    main(config(place, out, data=data, max_failures=0.2))
+    main(config(place, out, data=(str(data),), max_failures=0.2))
     report = (out / "report.html").read_text()
     assert "cut.png" in report
     with pytest.raises(TooManyFailuresError, match="train0"):
-        main(config(place, tmp_path / "strict", data=data, max_failures=0.0))
+        main(config(place, tmp_path / "strict", data=(str(data),), max_failures=0.0))
 
 
 @pytest.mark.parametrize(
@@ -201,9 +276,13 @@ def test_a_truncated_picture_is_skipped_and_said(place, tmp_path):
         ({"domains": ("green",)}, "green.*blue, red"),
         ({"modules": ("qformer",)}, "qformer"),
         ({"test_split": "validation"}, "validation"),
-        ({"data": Path("/nowhere")}, "nowhere"),
+        ({"data": ("/nowhere",)}, "nowhere"),
         ({"metric": "cider"}, "cider"),
-        ({"data": None}, "--data"),
+        ({"data": ("a", "b")}, "one folder"),
+        ({"data": ("vqa9=/nowhere",)}, "vqa9"),
+        ({"data": ("vqav2=/nowhere",)}, "nowhere"),
+        ({"intervention": "scale"}, "needs an amount"),
+        ({"data": ()}, "--data"),
     ],
 )
 def test_bad_settings_are_one_sentence(place, tmp_path, changes, match):
@@ -237,10 +316,12 @@ def test_the_command_line(place, tmp_path):
 def test_two_processes_share_the_collection(place, finished, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     made = config(place, tmp_path / "run")
-    options = ["--model", made.model, "--data", str(made.data), "--out", str(made.out)]
+    options = ["--model", made.model, "--data", *made.data, "--out", str(made.out)]
     options += ["--fractions", "0.05", "0.2", "--evaluate-fractions", "0.2", "--quantile", "0.8"]
     options += ["--questions", "6", "--questions-others", "3", "--seeds", "2"]
-    options += ["--max-new-tokens", "3"]
+    options += ["--max-new-tokens", "3", "--modules", "language"]
+    for name in NOTHING_ELSE:
+        options += [f"--{name.replace('_', '-')}", "0"]
 
     def start() -> subprocess.CompletedProcess[str]:
         return subprocess.run(

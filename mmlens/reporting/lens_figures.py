@@ -62,7 +62,7 @@ def entropy_by_layer(
                 _banded_line(figure, table, domain, style, column, "nats")
         figure.update_xaxes(
             title=f"decoder layer, {group} tokens",
-            dtick=_step(frame.layer.max()),
+            dtick=_step(int(frame.layer.max())),
             zeroline=False,
             col=column,
         )
@@ -72,7 +72,7 @@ def entropy_by_layer(
         figure,
         "How sure the lens is, layer by layer",
         f"Mean over samples; band: {BAND[0]:.0%} to {BAND[1]:.0%} of them. "
-        f"{span(samples)} samples per domain.",
+        f"{span(samples.tolist())} samples per domain.",
     )
 
 
@@ -96,7 +96,7 @@ def answer_by_layer(frame: pd.DataFrame, domains: Sequence[str] | None = None) -
         table = _per_sample(rows, "last", domain, "answer_p")
         if not table.empty:
             _banded_line(figure, table, domain, style, 1, "", band=False)
-    figure.update_xaxes(title="decoder layer", dtick=_step(rows.layer.max()), zeroline=False)
+    figure.update_xaxes(title="decoder layer", dtick=_step(int(rows.layer.max())), zeroline=False)
     figure.update_yaxes(title="probability of the answer", range=[0, 1.02])
     return finish(
         figure,

@@ -44,8 +44,8 @@ class Grid:
     """
 
     positions: tuple[int, ...]
-    x: Float[np.ndarray, " edge"]
-    y: Float[np.ndarray, " edge"]
+    x: Float[np.ndarray, " column_edge"]
+    y: Float[np.ndarray, " row_edge"]
     owner: Int[np.ndarray, "row column"]
     labelled: tuple[tuple[int, int], ...]
     over: bool
@@ -58,8 +58,8 @@ class Grid:
         owner = np.full((len(y) - 1, len(x) - 1), -1)
         labelled = []
         for cell, (left, top, right, bottom) in enumerate(boxes):
-            columns = slice(*np.searchsorted(x, [left, right]))
-            rows = slice(*np.searchsorted(y, [top, bottom]))
+            columns = slice(*np.searchsorted(x, [left, right]).tolist())
+            rows = slice(*np.searchsorted(y, [top, bottom]).tolist())
             owner[rows, columns] = cell
             labelled.append(
                 ((rows.start + rows.stop - 1) // 2, (columns.start + columns.stop - 1) // 2)
