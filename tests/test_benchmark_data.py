@@ -16,7 +16,7 @@ def test_what_is_there_and_what_is_missing(tmp_path, capsys):
     assert "vqav2 train:" in out and "has no v2_OpenEnded_mscoco_train2014_questions.json" in out
 
 
-@pytest.mark.parametrize("given", [("vqav2",), ("=x",), ("a=",), ("a=1", "a=2")])
+@pytest.mark.parametrize("given", [("vqav2",), ("=x",), ("a=",), ("vqav2=1", "vqav2=2")])
 def test_folders_by_name(given):
     with pytest.raises(SampleError, match="give name=folder, each name once, with one of lingoqa"):
         named_folders(given)
