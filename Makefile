@@ -19,8 +19,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-bridge check install benchmark clean
 demo: $(STAMP)
-	$(PY) -m experiments.mmneuron --out $(RUN) --modules language vision projector \
-	    --questions 160 --questions-others 40
+	$(PY) -m experiments.mmneuron --out $(RUN) --questions 160 --questions-others 40
 
 test: check
 	$(PY) -m pytest -q

@@ -288,7 +288,9 @@ def announce(
     alone = len(analyses.combinations_of(modules)) * min(own, domains * config.questions_modules)
     asked += alone * (1 + config.seeds)
     forwards = len(chosen) + domains * (
-        config.lens_samples + config.deviation_samples * (2 * sets) + (config.cards > 0) * 100
+        config.lens_samples
+        + config.deviation_samples * (2 * sets)
+        + (config.cards > 0) * analyses.CARD_SAMPLES
     )
     found = estimate(
         model,

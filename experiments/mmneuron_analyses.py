@@ -32,6 +32,8 @@ from mmlens.samples import Sample, take_per_value
 from mmlens.stages import Stages, find_stages
 from mmlens.statistics import NeuronStatistics
 
+#: Training samples per domain that neurons are shown for their cards.
+CARD_SAMPLES = 100
 Selections = Mapping[str, Selection]
 Probabilities = Mapping[str, Float[Tensor, "layer neuron domain"]]
 
@@ -286,6 +288,7 @@ def domain_neurons_by_layer(neurons: pd.DataFrame, study: Study) -> dict[str, li
 def cards_section(study: Study, per_set: int) -> Section:
     """A page of neuron cards for each module."""
     links = {}
+    shown = take_per_value(study.train, "domain", CARD_SAMPLES, seed=study.seed)
     with study.run.stage("cards"):
         for module, selection in study.selections.items():
             page = f"cards-{module}.html"
@@ -294,7 +297,7 @@ def cards_section(study: Study, per_set: int) -> Section:
             if not study.run.path(page).exists():
                 neuron_cards(
                     study.model,
-                    study.train,
+                    shown,
                     selection.sets,
                     study.run.path(page),
                     probabilities=study.probabilities[module],
@@ -306,7 +309,8 @@ def cards_section(study: Study, per_set: int) -> Section:
             links[f"Cards of {module} neurons"] = page
     return Section(
         "Neurons, one by one",
-        "What activates each neuron most, in place, and which tokens it promotes: a page per module.",
+        f"What activates each neuron most among up to {CARD_SAMPLES} training samples per domain, in place, "
+        "and which tokens it promotes: a page per module.",
         (),
         links,
     )

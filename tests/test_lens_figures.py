@@ -40,7 +40,9 @@ def frame():
 
 
 def lines(figure):
-    return [trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines+markers"]
+    return [
+        trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines+markers"
+    ]
 
 
 def test_entropy_lines_are_means_and_bands_quantiles(frame):
