@@ -109,6 +109,10 @@ def combinations_of(modules: Sequence[str]) -> list[tuple[str, ...]]:
     """Each module alone, and the parts before the language model together (methods 2.6)."""
     others = tuple(module for module in modules if module != LANGUAGE)
     found: list[tuple[str, ...]] = [(module,) for module in modules] if len(modules) > 1 else []
+    if {"qformer", "query"} <= set(modules):
+        found.append(
+            ("qformer", "query")
+        )  # one stack of layers, masked together in the paper's code
     if 1 < len(others) < len(modules):
         found.append(others)
     return found

@@ -45,7 +45,7 @@ def test_the_answer_is_read_at_the_last_position(demo, samples, study):
     for sample in samples:
         batch = demo.prepare([sample])
         token = demo.tokenizer.convert_tokens_to_ids(sample.answers[0])
-        logits = demo(batch)[0, -1].double()
+        logits = demo(batch)[0, -1].detach().double()
         rows = study.frame.query("id == @sample.id and group == 'last'").set_index("layer")
         last = rows.loc[demo.cfg.n_layers - 1]
         assert last.answer_p == pytest.approx(float(logits.softmax(-1)[token]), rel=1e-3)

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,9 +71,7 @@ def statistics(counts, tokens):
     """Counts [layer, neuron, domain] as collected statistics."""
     positive = torch.as_tensor(counts).permute(2, 0, 1)[:, None]
     empty = ModuleStatistics.empty(len(DOMAINS), 1, *positive.shape[2:])
-    one = ModuleStatistics(
-        positive, empty.total, empty.squares, empty.maximum, torch.tensor(tokens)[:, None]
-    )
+    one = replace(empty, positive=positive, tokens=torch.tensor(tokens)[:, None])
     samples = torch.ones(len(DOMAINS), dtype=torch.int64)
     return NeuronStatistics(
         {"language": one}, DOMAINS, {"language": ("prompt",)}, "domain", samples, {}
