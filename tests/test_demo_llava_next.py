@@ -154,3 +154,15 @@ def test_accuracy_is_that_of_the_card(model, processor, tables, card):
         demos.assert_as_expected(answered, card["results"]["domain"][domain]["accuracy"])
     assert right.mean() >= 0.85
     assert right.mean() >= control + 0.25
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (10_000, 10_000)])
+@pytest.mark.filterwarnings("ignore:Image size:PIL.Image.DecompressionBombWarning")
+def test_pictures_of_extreme_sizes(width, height):
+    buffer = io.BytesIO()
+    Image.new("L", (width, height), 90).save(buffer, "PNG")
+    hooked = mmlens.load("demo/llava-next", check=False)
+    batch = hooked.prepare(mmlens.Sample("x", "Is it dark?", images=(buffer.getvalue(),)))
+    assert hooked.generate(batch, max_new_tokens=2).texts[0]
+    lens = mmlens.logit_lens(hooked, batch, layers=[-1])
+    assert len(lens.plot_picture(hooked).to_json()) < 1_000_000  # not ten thousand pixels wide

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mmlens.lens import LensResult
 
 LENS_COLUMNS = ("id", "key", "group", "layer", "entropy")
+#: Fillings of stacked bars, which in greyscale colour alone does not tell apart.
+FILLINGS = ("", "/", ".", "x", "-", "\\", "+", "|")
 #: Between these shares of the samples lies the band.
 BAND = (0.1, 0.9)
 
@@ -123,12 +125,17 @@ def stages_figure(
     """
     layers = list(stages.layers)
     figure = make_subplots(specs=[[{"secondary_y": True}]])
-    for domain, style in domain_styles(list(neurons)).items():
+    for i, (domain, style) in enumerate(domain_styles(list(neurons)).items()):
         figure.add_bar(
             x=list(range(len(neurons[domain]))),
             y=list(neurons[domain]),
             name=label(domain),
-            marker={"color": style.colour, "opacity": 0.75},
+            marker={
+                "color": style.colour,
+                "opacity": 0.75,
+                "line": {"color": INK, "width": 0.5},
+                "pattern": {"shape": FILLINGS[i % len(FILLINGS)], "solidity": 0.25},
+            },
             hovertemplate="layer %{x}: %{y} neurons<extra>%{fullData.name}</extra>",
         )
     figure.add_scatter(
