@@ -106,7 +106,9 @@ def test_a_judge_from_a_folder(judge, tmp_path):
     judge.tokenizer.save_pretrained(tmp_path)
     loaded = load_lingo_judge(str(tmp_path), device="cpu")
     assert not loaded.model.training
-    assert loaded.probability("a", ["b"], "c") == pytest.approx(judge.probability("a", ["b"], "c"))
+    # Threads sum in another order from one run to the next.
+    wanted = pytest.approx(judge.probability("a", ["b"], "c"), rel=1e-4)
+    assert loaded.probability("a", ["b"], "c") == wanted
 
 
 def test_a_judge_that_is_not_there(tmp_path):
