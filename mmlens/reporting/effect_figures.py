@@ -6,7 +6,7 @@ Part of :mod:`mmlens.plots`, which offers them by name; kept apart for length.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -268,6 +268,44 @@ def _fraction_menu(figure: go.Figure, fractions: Sequence[float]) -> None:
     )
 
 
+def _difference_map(
+    cells: Mapping[tuple[str, str], Row],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    unit: Unit,
+    written: Callable[[float], str],
+    hover: str,
+) -> go.Figure:
+    """Differences from a control as cells, written in them; a star where the interval excludes 0."""
+    values = np.full((len(rows), len(columns)), np.nan)
+    text = [["" for _ in columns] for _ in rows]
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            if (cell := cells.get((row, column))) is not None:
+                values[i, j] = unit.factor * cell["difference"]
+                star = " *" if cell["low"] > 0 or cell["high"] < 0 else ""
+                text[i][j] = written(cell["difference"]) + star
+    bound = max(float(np.nan_to_num(np.abs(values)).max()), 1e-9)
+    return go.Figure(
+        go.Heatmap(
+            z=values.tolist(),
+            x=[label(one) for one in columns],
+            y=[label(one) for one in rows],
+            text=text,
+            texttemplate="%{text}",
+            textfont={"size": 13},
+            zmin=-bound,
+            zmax=bound,
+            colorscale=DIVERGING,
+            xgap=2,
+            ygap=2,
+            hoverongaps=False,
+            colorbar={"title": {"text": unit.name, "side": "right"}, "thickness": 14},
+            hovertemplate=hover,
+        )
+    )
+
+
 def effect_matrix(
     effects: pd.DataFrame,
     control: str = "matched",
@@ -301,33 +339,13 @@ def effect_matrix(
     cells = {(r["mask"], r["mask"]): r for r in rows if r["evaluated"] == "own"}
     cells |= {(r["mask"], r["evaluated"]): r for r in named}
     masks = [m for m in (*asked, "all") if any(mask == m for mask, _ in cells)]
-    values = np.full((len(masks), len(asked)), np.nan)
-    text = [["" for _ in asked] for _ in masks]
-    for i, mask in enumerate(masks):
-        for j, domain in enumerate(asked):
-            if (cell := cells.get((mask, domain))) is not None:
-                values[i, j] = unit.factor * cell["difference"]
-                star = " *" if cell["low"] > 0 or cell["high"] < 0 else ""
-                text[i][j] = unit.text(cell["difference"]) + star
-    bound = max(float(np.nan_to_num(np.abs(values)).max()), 1e-9)
-    figure = go.Figure(
-        go.Heatmap(
-            z=values.tolist(),
-            x=[label(d) for d in asked],
-            y=[label(m) for m in masks],
-            text=text,
-            texttemplate="%{text}",
-            textfont={"size": 13},
-            zmin=-bound,
-            zmax=bound,
-            colorscale=DIVERGING,
-            xgap=2,
-            ygap=2,
-            hoverongaps=False,
-            colorbar={"title": {"text": unit.name, "side": "right"}, "thickness": 14},
-            hovertemplate=f"%{{y}} neurons silenced, %{{x}} {asked_of}: %{{z:.3g}} {unit.name}"
-            "<extra></extra>",
-        )
+    figure = _difference_map(
+        cells,
+        masks,
+        asked,
+        unit,
+        unit.text,
+        f"%{{y}} neurons silenced, %{{x}} {asked_of}: %{{z:.3g}} {unit.name}<extra></extra>",
     )
     figure.update_xaxes(title_text=f"{asked_of} of", side="bottom", showgrid=False, type="category")
     figure.update_yaxes(
@@ -460,32 +478,13 @@ def effects_by_modules(
     rows = with_control(checked_rows(effects, (*EFFECT_COLUMNS, "modules"), "effects"), control)
     cells = {(r["modules"], r["mask"]): r for r in rows if r["evaluated"] == "own"}
     columns = list(domains) if domains is not None else list(dict.fromkeys(m for _, m in cells))
-    values = np.full((len(modules), len(columns)), np.nan)
-    text = [["" for _ in columns] for _ in modules]
-    for i, name in enumerate(modules):
-        for j, domain in enumerate(columns):
-            if (cell := cells.get((name, domain))) is not None:
-                values[i, j] = 100 * cell["difference"]
-                star = " *" if cell["low"] > 0 or cell["high"] < 0 else ""
-                text[i][j] = points(cell["difference"], sign=True) + star
-    most = max(float(np.nan_to_num(np.abs(values)).max()), 1e-9)
-    figure = go.Figure(
-        go.Heatmap(
-            z=values.tolist(),
-            x=[label(d) for d in columns],
-            y=[label(m) for m in modules],
-            text=text,
-            texttemplate="%{text}",
-            textfont={"size": 13},
-            zmin=-most,
-            zmax=most,
-            colorscale=DIVERGING,
-            xgap=2,
-            ygap=2,
-            hoverongaps=False,
-            colorbar={"title": {"text": "points", "side": "right"}, "thickness": 14},
-            hovertemplate="%{y}, %{x}: %{z:.1f} points<extra></extra>",
-        )
+    figure = _difference_map(
+        cells,
+        modules,
+        columns,
+        POINTS,
+        lambda difference: points(difference, sign=True),
+        "%{y}, %{x}: %{z:.1f} points<extra></extra>",
     )
     figure.update_xaxes(title="domain: its neurons, its questions", showgrid=False)
     figure.update_yaxes(title="modules silenced", autorange="reversed", showgrid=False)
