@@ -365,6 +365,22 @@ def check_failures(skipped: Mapping[str, str], total: int, cap: float) -> None:
         )
 
 
+def planned_batches(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    template: str,
+    token_budget: int,
+    max_batch: int,
+) -> list[list[Sample]]:
+    """Samples in batches of like lengths; one that cannot be read counts as of no length.
+
+    Args as in :func:`collect`; reading it fails, and is told, when its batch is prepared.
+    """
+    lengths = [n if isinstance(n, int) else 0 for n in prompt_lengths(model, samples, template)]
+    planned = plan_batches(lengths, token_budget, max_batch)
+    return [[samples[i] for i in positions] for positions in planned]
+
+
 def prepared_or_skipped(
     model: HookedMLLM, samples: Sequence[Sample], template: str
 ) -> tuple[Batch | None, dict[str, str]]:

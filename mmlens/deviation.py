@@ -18,14 +18,12 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.batch import Batch
-from mmlens.batching import plan_batches
-from mmlens.collection import check_failures, prepared_or_skipped
+from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.deactivation import ALL, Mask
 from mmlens.errors import SampleError
 from mmlens.hooks import Hook, zero
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
-from mmlens.prepare import prompt_lengths
 from mmlens.samples import Sample
 
 #: Token groups that are told apart by default (methods 2.10).
@@ -146,11 +144,7 @@ def deviation(
     total = sum(len(block) * len(asked) for asked, block in blocks)
     with tqdm(total=total, unit="run", desc="deviation", disable=None if progress else True) as bar:
         for asked, block in blocks:
-            lengths = [
-                n if isinstance(n, int) else 0 for n in prompt_lengths(model, block, template)
-            ]
-            for positions in plan_batches(lengths, token_budget, max_batch):
-                chosen = [block[i] for i in positions]
+            for chosen in planned_batches(model, block, template, token_budget, max_batch):
                 batch, reasons = prepared_or_skipped(model, chosen, template)
                 skipped.update(reasons)
                 check_failures(skipped, len(samples), max_failures)

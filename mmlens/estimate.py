@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from mmlens.batching import plan_batches
-from mmlens.collection import prepared_or_skipped
+from mmlens.collection import planned_batches, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.model import HookedMLLM
-from mmlens.prepare import prompt_lengths
 from mmlens.run import peak_memory_mb
 from mmlens.samples import Sample
 from mmlens.statistics import FIELDS
@@ -82,8 +80,7 @@ def estimate(
         SampleError: none of the first samples can be read.
     """
     few = samples[:: max(1, len(samples) // TRIED)][:TRIED]
-    lengths = [n if isinstance(n, int) else 0 for n in prompt_lengths(model, few, template)]
-    first = [few[i] for i in plan_batches(lengths, token_budget, max_batch)[0]]
+    first = planned_batches(model, few, template, token_budget, max_batch)[0]
     batch, _ = prepared_or_skipped(model, first, template)
     if batch is None:
         raise SampleError(f"None of the first {len(first)} samples can be read.")

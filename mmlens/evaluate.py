@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessorList
 
 from mmlens.batch import Batch
-from mmlens.batching import plan_batches
-from mmlens.collection import check_failures, prepared_or_skipped
+from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.interventions import Intervention
@@ -21,7 +20,7 @@ from mmlens.metrics import check_scorable, scorer
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
-from mmlens.prepare import prepare, prompt_lengths
+from mmlens.prepare import prepare
 from mmlens.samples import Sample
 from mmlens.sampling import SeededSampling, seed_of
 from mmlens.statistics import NeuronStatistics
@@ -121,11 +120,7 @@ def evaluate(
         total=total, unit="answer", desc="evaluate", disable=None if progress else True
     ) as bar:
         for asked, block in blocks:
-            lengths = [
-                n if isinstance(n, int) else 0 for n in prompt_lengths(model, block, template)
-            ]
-            for positions in plan_batches(lengths, token_budget, max_batch):
-                chosen = [block[i] for i in positions]
+            for chosen in planned_batches(model, block, template, token_budget, max_batch):
                 todo = [s for s in asked if any((s.name, x.id) not in rows for x in chosen)]
                 bar.update(len(chosen) * (len(asked) - len(todo)))
                 if not todo:

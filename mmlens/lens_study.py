@@ -19,13 +19,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlens.batch import Batch
-from mmlens.batching import plan_batches
-from mmlens.collection import check_failures, prepared_or_skipped
+from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.lens import LensResult, logit_lens, token_id
 from mmlens.model import HookedMLLM
-from mmlens.prepare import prompt_lengths
 from mmlens.samples import Sample
 
 COLUMNS = ("id", "key", "group", "layer", "tokens", "entropy", "answer_rank", "answer_p")
@@ -93,15 +91,14 @@ def study_lens(
     todo = [sample for sample in samples if sample.id not in done]
     skipped: dict[str, str] = {}
     tokens = 0
-    lengths = [n if isinstance(n, int) else 0 for n in prompt_lengths(model, todo, template)]
     with tqdm(
         total=len(todo), unit="sample", desc="lens", disable=None if progress else True
     ) as bar:
-        for positions in plan_batches(lengths, token_budget, max_batch):
-            batch, reasons = prepared_or_skipped(model, [todo[i] for i in positions], template)
+        for chosen in planned_batches(model, todo, template, token_budget, max_batch):
+            batch, reasons = prepared_or_skipped(model, chosen, template)
             skipped.update(reasons)
             check_failures(skipped, len(samples), max_failures)
-            bar.update(len(positions))
+            bar.update(len(chosen))
             if batch is None:
                 continue
             new = _rows(model, batch.to(model.device), groups, point)
