@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -15,64 +12,20 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.accumulate import Accumulator, Weights
 from mmlens.batch import Batch
-from mmlens.batching import plan_batches, prefetched
 from mmlens.distributed import all_merged, rank_and_world
-from mmlens.errors import (
-    HookError,
-    MediaError,
-    RunFolderError,
-    SampleError,
-    TooManyFailuresError,
-)
-from mmlens.fingerprint import data_fingerprint
-from mmlens.groups import ALL
+from mmlens.errors import HookError
 from mmlens.hooks import Hook
 from mmlens.hooks.editing import Site
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
-from mmlens.prepare import prepare, prompt_lengths
+from mmlens.plan import make_plan
 from mmlens.samples import Sample
 from mmlens.statistics import ModuleStatistics, NeuronStatistics, load_with_extra
-from mmlens.stopping import within
-
-
-@dataclass(frozen=True)
-class CollectPlan:
-    """Everything that decides the statistics, fixed before the first forward.
-
-    Attributes:
-        samples: this process's share.
-        batches: positions in ``samples`` that run together, in order.
-        keys: values of the field ``by`` over all samples, sorted.
-        by: that field.
-        groups: module -> its token groups.
-        template: the prompt template.
-        site: ``act`` or ``glu``.
-        unreadable: sample id -> why it is left out, known from its header.
-    """
-
-    samples: tuple[Sample, ...]
-    batches: tuple[tuple[int, ...], ...]
-    keys: tuple[str, ...]
-    by: str
-    groups: Mapping[str, tuple[str, ...]]
-    template: str
-    unreadable: Mapping[str, str]
-    site: Site = "act"
-
-    def fingerprint(self, model: HookedMLLM) -> str:
-        """A hash of all of it, of the model and of the precision it runs in."""
-        chosen = [[self.samples[i] for i in batch] for batch in self.batches]
-        rows = [[(s.id, s.text, len(s.images)) for s in batch] for batch in chosen]
-        run_by = [model.weight_hash, str(model.dtype)]
-        return data_fingerprint(
-            [run_by, rows, self.keys, self.by, dict(self.groups), self.template, self.site]
-        )
+from mmlens.streaming import Stream, own_part
 
 
 def collect(
@@ -148,139 +101,32 @@ def collect(
         site=site,
         stop_after=stop_after,
     )
-    run = Collection(model, plan, _part(checkpoint, rank, world), max_failures)
-    bar = tqdm(
-        total=sum(map(len, plan.batches)),
-        initial=run.done_samples,
-        unit="sample",
-        desc="collect",
-        disable=None if progress and rank == 0 else True,
-    )
-    saved = time.monotonic()
-    with bar, torch.no_grad(), run.listening():
-        for positions, batch, reasons in run.batches():
-            run.step(batch, reasons)
-            bar.update(len(positions))
-            if time.monotonic() - saved > checkpoint_every:
-                run.save()
-                saved = time.monotonic()
-    run.save()
-    return all_merged(run.statistics(), world)
+    run = Collection(model, plan, own_part(checkpoint, rank, world), max_failures)
+    found = run.run(every=checkpoint_every, progress=progress and rank == 0, description="collect")
+    return all_merged(found, world)
 
 
-def make_plan(
-    model: HookedMLLM,
-    samples: Sequence[Sample],
-    modules: Sequence[str],
-    groups: Sequence[str],
-    by: str,
-    template: str,
-    token_budget: int,
-    max_batch: int,
-    rank: int = 0,
-    world: int = 1,
-    *,
-    site: Site = "act",
-    stop_after: Mapping[str, int] | None = None,
-) -> CollectPlan:
-    """Decide which samples run together; see :func:`collect` for the arguments and errors."""
-    if not samples:
-        raise SampleError("There are no samples to collect from.")
-    if len({sample.id for sample in samples}) != len(samples):
-        raise SampleError("Two samples have the same id; ids must be unique.")
-    for module in modules:
-        model.module(module)
-        if module != LANGUAGE and not any(s.images or s.videos or s.audios for s in samples):
-            raise SampleError(
-                f"Module {module!r} reads media, but none of the {len(samples)} samples has any; "
-                "collect it on samples with media."
-            )
-    keys = tuple(sorted({str(sample.get(by)) for sample in samples}))
-    # Before the samples are shared out, so that any number of processes counts the same ones.
-    samples = within(model, samples, stop_after, by, template) if stop_after else samples
-    share = tuple(samples[rank::world])
-    lengths = prompt_lengths(model, share, template)
-    readable = [i for i, length in enumerate(lengths) if isinstance(length, int)]
-    batches = plan_batches([int(lengths[i]) for i in readable], token_budget, max_batch)
-    return CollectPlan(
-        samples=share,
-        batches=tuple(tuple(readable[i] for i in batch) for batch in batches),
-        keys=keys,
-        by=by,
-        groups={m: tuple(groups) if m == LANGUAGE else (ALL,) for m in modules},
-        template=template,
-        site=site,
-        unreadable={
-            share[i].id: length for i, length in enumerate(lengths) if isinstance(length, str)
-        },
-    )
+class Collection(Stream[NeuronStatistics]):
+    """One collection on its way; see :class:`mmlens.streaming.Stream` for the arguments."""
 
-
-class Collection:
-    """One collection on its way: accumulators, place in the plan, reasons for left-out samples."""
-
-    def __init__(
-        self, model: HookedMLLM, plan: CollectPlan, checkpoint: Path | None, max_failures: float
-    ) -> None:
-        self.model, self.plan, self.checkpoint = model, plan, checkpoint
-        self.max_failures = max_failures
-        self.fingerprint = plan.fingerprint(model)
-        start, self.done = self._resumed() or (self._empty(), 0)
-        self.samples, self.skipped = start.samples.clone(), dict(start.skipped)
-        self.accumulators = {
-            name: Accumulator(one, model.device) for name, one in start.modules.items()
-        }
-        self.weights: dict[str, Passes] = {}
-        self._check_failures()
-
-    @property
-    def done_samples(self) -> int:
-        """Samples of the batches that are finished."""
-        return sum(map(len, self.plan.batches[: self.done]))
-
-    def batches(self) -> Iterator[tuple[tuple[int, ...], Batch | None, dict[str, str]]]:
-        """(positions, batch of the readable ones, reasons for the others), prepared one ahead."""
-        left = self.plan.batches[self.done :]
-        for positions, (batch, reasons) in zip(left, prefetched(left, self._prepared), strict=True):
-            yield positions, batch, reasons
-
-    def step(self, batch: Batch | None, reasons: Mapping[str, str]) -> None:
-        """Run one batch and count it."""
-        self.skipped.update(reasons)
-        self._check_failures()
-        if batch is not None:
-            batch = batch.to(self.model.device)
-            self._weigh(batch)
-            for name, passes in self.weights.items():
-                for weights in passes.weights:
-                    self.accumulators[name].add_tokens(weights)
-            self.model.forward(batch, logits_to_keep=1)
-            assert batch.samples is not None
-            for sample in batch.samples:
-                self.samples[self.plan.keys.index(str(sample.get(self.plan.by)))] += 1
-        self.done += 1
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """The reducing hooks, inside the exchange."""
-        hooks = [hook for name in self.accumulators for hook in self._hooks(name)]
-        with self.model.hooks(fwd_hooks=hooks):
-            yield
-
-    def save(self) -> None:
-        """Write the state, if a checkpoint was asked for."""
-        if self.checkpoint is not None:
-            extra = {"plan": self.fingerprint, "batches_done": self.done}
-            self.statistics().save(self.checkpoint, extra)
-
-    def statistics(self) -> NeuronStatistics:
+    def result(self) -> NeuronStatistics:
         """What has been counted so far."""
         modules = {name: one.statistics() for name, one in self.accumulators.items()}
         return replace(
             self._empty(), modules=modules, samples=self.samples.clone(), skipped=dict(self.skipped)
         )
 
-    def _hooks(self, module: str) -> list[Hook]:
+    def _begin(self, start: NeuronStatistics) -> None:
+        self.samples, self.skipped = start.samples.clone(), dict(start.skipped)
+        self.accumulators = {
+            name: Accumulator(one, self.model.device) for name, one in start.modules.items()
+        }
+        self.weights: dict[str, Passes] = {}
+
+    def _hooks(self) -> list[Hook]:
+        return [hook for name in self.accumulators for hook in self._module_hooks(name)]
+
+    def _module_hooks(self, module: str) -> list[Hook]:
         info = self.model.module(module)
         accumulator = self.accumulators[module]
 
@@ -300,6 +146,17 @@ class Collection:
                 hooks.append((info.hook(layer, "pre"), hook_for(layer, activation)))
         return hooks
 
+    def _before(self, batch: Batch) -> None:
+        self._weigh(batch)
+        for name, passes in self.weights.items():
+            for weights in passes.weights:
+                self.accumulators[name].add_tokens(weights)
+
+    def _after(self, batch: Batch) -> None:
+        assert batch.samples is not None
+        for sample in batch.samples:
+            self.samples[self.plan.keys.index(str(sample.get(self.plan.by)))] += 1
+
     def _weigh(self, batch: Batch) -> None:
         assert batch.samples is not None
         keys = torch.tensor([self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples])
@@ -313,17 +170,6 @@ class Collection:
                 rows = self.model.adapter.tower_rows(module, batch.inputs, media)
                 passes = [_tower_weights(one.to(device), keys) for one in rows]
                 self.weights[module] = Passes(passes)
-
-    def _prepared(self, positions: Sequence[int]) -> tuple[Batch | None, dict[str, str]]:
-        chosen = [self.plan.samples[i] for i in positions]
-        return prepared_or_skipped(self.model, chosen, self.plan.template)
-
-    def _check_failures(self) -> None:
-        try:
-            check_failures(self.skipped, len(self.plan.samples), self.max_failures)
-        except TooManyFailuresError:
-            self.save()
-            raise
 
     def _empty(self) -> NeuronStatistics:
         keys = len(self.plan.keys)
@@ -342,67 +188,11 @@ class Collection:
             site=self.plan.site,
         )
 
-    def _resumed(self) -> tuple[NeuronStatistics, int] | None:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return None
-        statistics, extra = load_with_extra(self.checkpoint)
-        if extra.get("plan") != self.fingerprint:
-            raise RunFolderError(
-                f"{self.checkpoint} was made with another model, other samples or other settings; give "
-                "another path, or delete it to start anew."
-            )
-        return statistics, extra["batches_done"]
+    def _write(self, path: Path, extra: Mapping[str, Any]) -> None:
+        self.result().save(path, extra)
 
-
-def check_failures(skipped: Mapping[str, str], total: int, cap: float) -> None:
-    """Raise TooManyFailuresError if more than the share ``cap`` of samples could not be read."""
-    if len(skipped) > cap * total:
-        name, why = next(iter(skipped.items()))
-        raise TooManyFailuresError(
-            f"{len(skipped)} of {total} samples could not be read, more than the allowed share of "
-            f"{cap:.0%}; the first is {name!r}: {why}. Mend the data, or raise max_failures; what was "
-            "finished is kept."
-        )
-
-
-def planned_batches(
-    model: HookedMLLM,
-    samples: Sequence[Sample],
-    template: str,
-    token_budget: int,
-    max_batch: int,
-) -> list[list[Sample]]:
-    """Samples in batches of like lengths; one that cannot be read counts as of no length.
-
-    Args as in :func:`collect`; reading it fails, and is told, when its batch is prepared.
-    """
-    lengths = [n if isinstance(n, int) else 0 for n in prompt_lengths(model, samples, template)]
-    planned = plan_batches(lengths, token_budget, max_batch)
-    return [[samples[i] for i in positions] for positions in planned]
-
-
-def prepared_or_skipped(
-    model: HookedMLLM, samples: Sequence[Sample], template: str
-) -> tuple[Batch | None, dict[str, str]]:
-    """A batch of the samples whose media can be read, and the reasons for the others."""
-    try:
-        return prepare(model, tuple(samples), template, "left"), {}
-    except MediaError as error:
-        if len(samples) == 1:
-            return None, {samples[0].id: str(error)}
-    kept, reasons = [], {}
-    for sample in samples:
-        one, why = prepared_or_skipped(model, [sample], template)
-        reasons.update(why)
-        kept += [] if one is None else [sample]
-    return (prepare(model, tuple(kept), template, "left") if kept else None), reasons
-
-
-def _part(checkpoint: str | PathLike[str] | None, rank: int, world: int) -> Path | None:
-    if checkpoint is None:
-        return None
-    path = Path(os.fspath(checkpoint))
-    return path if world == 1 else path.with_name(f"{path.stem}.{rank}-of-{world}{path.suffix}")
+    def _read(self, path: Path) -> tuple[NeuronStatistics, dict[str, Any]]:
+        return load_with_extra(path)
 
 
 def _tower_weights(rows: Int[Tensor, ...], keys: Int[Tensor, " batch"]) -> Weights:

@@ -18,12 +18,12 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.batch import Batch
-from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.deactivation import ALL, Mask
 from mmlens.errors import SampleError
 from mmlens.hooks import Hook, zero
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
+from mmlens.plan import check_failures, planned_batches, prepared_or_skipped
 from mmlens.samples import Sample
 
 #: Token groups that are told apart by default (methods 2.10).

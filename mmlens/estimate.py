@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from mmlens.collection import planned_batches, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.model import HookedMLLM
+from mmlens.plan import planned_batches, prepared_or_skipped
 from mmlens.run import peak_memory_mb
 from mmlens.samples import Sample
 from mmlens.statistics import FIELDS

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessorList
 
 from mmlens.batch import Batch
-from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.interventions import Intervention
@@ -20,6 +19,7 @@ from mmlens.metrics import check_scorable, scorer
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
+from mmlens.plan import check_failures, planned_batches, prepared_or_skipped
 from mmlens.prepare import prepare
 from mmlens.samples import Sample
 from mmlens.sampling import SeededSampling, seed_of

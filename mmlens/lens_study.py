@@ -19,11 +19,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlens.batch import Batch
-from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
 from mmlens.lens import LensResult, logit_lens, token_id
 from mmlens.model import HookedMLLM
+from mmlens.plan import check_failures, planned_batches, prepared_or_skipped
 from mmlens.samples import Sample
 
 COLUMNS = ("id", "key", "group", "layer", "tokens", "entropy", "answer_rank", "answer_p")

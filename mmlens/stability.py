@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmlens.collection import check_failures, collect
+from mmlens.collection import collect
 from mmlens.deactivation import ALL
 from mmlens.entropy import Selection, select
 from mmlens.errors import SampleError
 from mmlens.model import HookedMLLM
 from mmlens.neurons import NeuronSet
 from mmlens.overlap import chance_jaccard, jaccard
+from mmlens.plan import check_failures
 from mmlens.samples import Sample
 from mmlens.statistics import NeuronStatistics
 

@@ -15,7 +15,6 @@ from transformer_lens.hook_points import HookPoint
 
 from mmlens.batch import Batch
 from mmlens.batching import prefetched
-from mmlens.collection import CollectPlan, check_failures, make_plan, prepared_or_skipped
 from mmlens.distributed import all_merged, rank_and_world
 from mmlens.errors import HookError, SampleError, StatisticsError
 from mmlens.hooks import Hook
@@ -23,6 +22,7 @@ from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.places import tower_rows
+from mmlens.plan import CollectPlan, check_failures, make_plan, prepared_or_skipped
 from mmlens.samples import Sample
 from mmlens.sources import sources
 from mmlens.top_activations import (

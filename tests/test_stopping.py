@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import mmlens
-from mmlens.collection import make_plan
 from mmlens.errors import RunFolderError, SampleError
+from mmlens.plan import make_plan
 from mmlens.stopping import within
 
 
