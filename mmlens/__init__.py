@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmlens import entropy, hooks
+    from mmlens import entropy, hooks, importance, selection
     from mmlens.batch import Batch
     from mmlens.cards import neuron_cards
     from mmlens.collection import collect
@@ -38,11 +38,13 @@ __all__ = [
     "collect",
     "entropy",
     "hooks",
+    "importance",
     "load",
     "load_samples",
     "logit_lens",
     "neuron_cards",
     "places_of",
+    "selection",
     "splice",
     "top_activations",
 ]

@@ -1,0 +1,21 @@
+"""MINER's importance scores: how much a neuron serves the tokens of a modality (methods 3.2, 3.3).
+
+scores = mmlens.importance.collect(model, samples)        # [dataset score group layer neuron]
+combined = scores.combine("paper", groups=scores.present())          # [group layer neuron]
+sets = mmlens.selection.select_neurons(combined, scores.present())
+"""
+
+from mmlens.importance.collection import collect
+from mmlens.importance.matrix import WEIGHTS, ImportanceScores, weight_vector
+from mmlens.importance.scores import SCORES, AttentionMode, min_max, token_set_scores
+
+__all__ = [
+    "SCORES",
+    "WEIGHTS",
+    "AttentionMode",
+    "ImportanceScores",
+    "collect",
+    "min_max",
+    "token_set_scores",
+    "weight_vector",
+]

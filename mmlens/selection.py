@@ -1,0 +1,165 @@
+"""MINER's stage 4: modality-specific neurons from their importance (methods 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmlens.errors import StatisticsError
+from mmlens.neurons import NeuronSet
+
+Strategy = Literal["adaptive", "LA_MU", "LU_MA", "uniform", "random"]
+#: L: layers, M: modalities; A: adaptive, one ranking over all of them; U: uniform, as many for each.
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+#: The one key that strategy ``random`` gives.
+RANDOM = "random"
+
+
+def select_neurons(
+    importance: Float[Tensor, "modality layer neuron"],
+    modalities: Sequence[str],
+    ratio: float = 0.02,
+    strategy: Strategy = "LA_MU",
+    module: str = "language",
+    seed: int = 0,
+    *,
+    replacement: bool = False,
+    model_hash: str | None = None,
+) -> dict[str, NeuronSet]:
+    """Which neurons are specific to which modality.
+
+    With M modalities, L layers, N neurons per layer and K = int(ratio x L x N):
+
+        adaptive  the top K of sum_m W_m over all neurons; each goes to argmax_m W_m
+        LA_MU     for every m the top K // M of W_m over all neurons (MINER's default)
+        LU_MA     for every layer the top K // L of the table of (m, neuron) entries
+        uniform   for every layer and m the top K // (M L) of W_m in the layer
+        random    K neurons drawn uniformly, under the key ``random``; a control
+
+    All but ``adaptive`` and ``random`` may give a neuron to several modalities, so that fewer than K
+    are distinct; floor division takes its part. Of equal values the one that comes first wins: the
+    smaller modality, layer, index, in that order (ours: the official code leaves ties to chance).
+
+    Args:
+        importance: W, such as :meth:`mmlens.importance.ImportanceScores.combine` gives.
+        modalities: names of its first axis.
+        ratio: share of the module's neurons, all modalities together.
+        strategy: see above.
+        module: whose neurons; goes into the sets.
+        seed: of ``random``.
+        replacement: ``random`` draws with replacement, as the official code does, so that fewer than
+            K are distinct.
+        model_hash: goes into the sets.
+
+    Raises:
+        StatisticsError: names or values that do not fit, an unknown strategy, or a ratio that selects
+            nothing or more than there is.
+
+    >>> w = torch.tensor([[[0.9, 0.1], [0.2, 0.0]], [[0.8, 0.3], [0.1, 0.7]]])
+    >>> {m: list(s) for m, s in select_neurons(w, ["text", "image"], 0.5, "adaptive").items()}
+    {'text': [(0, 0)], 'image': [(1, 1)]}
+    >>> {m: list(s) for m, s in select_neurons(w, ["text", "image"], 0.5, "LA_MU").items()}
+    {'text': [(0, 0)], 'image': [(0, 0)]}
+    """
+    count = _checked(importance, modalities, ratio, strategy)
+    kinds, layers, width = importance.shape
+    shape = (layers, width)
+    values = importance.detach().cpu()
+
+    def sets(entries: Int[Tensor, "n 3"]) -> dict[str, NeuronSet]:
+        return {
+            name: NeuronSet(entries[entries[:, 0] == m, 1:], module, shape, model_hash)
+            for m, name in enumerate(modalities)
+        }
+
+    if strategy == "random":
+        rng = np.random.default_rng(seed)
+        drawn = rng.choice(layers * width, size=count, replace=replacement)
+        pairs = np.stack(np.divmod(drawn, width), axis=1)
+        return {RANDOM: NeuronSet(pairs, module, shape, model_hash)}
+    if strategy == "adaptive":
+        chosen = _top(values.sum(0).flatten(), count)
+        label = values.flatten(1)[:, chosen].argmax(0)
+        return sets(torch.stack([label, chosen // width, chosen % width], 1))
+    if strategy == "LA_MU":
+        chosen = torch.cat([_top(one, count // kinds) for one in values.flatten(1)])
+        label = torch.arange(kinds).repeat_interleave(count // kinds)
+        return sets(torch.stack([label, chosen // width, chosen % width], 1))
+    # Per layer, the table of (modality, neuron) entries, whole or one modality at a time.
+    found = []
+    for layer in range(layers):
+        table = values[:, layer]
+        if strategy == "LU_MA":
+            flat = _top(table.flatten(), count // layers)
+            m, index = flat // width, flat % width
+        else:
+            each = count // (kinds * layers)
+            index = torch.cat([_top(one, each) for one in table])
+            m = torch.arange(kinds).repeat_interleave(each)
+        found.append(torch.stack([m, torch.full_like(m, layer), index], 1))
+    return sets(torch.cat(found))
+
+
+def union(sets: Sequence[NeuronSet]) -> NeuronSet:
+    """All neurons of several sets of one module.
+
+    Raises:
+        StatisticsError: there is no set.
+    """
+    if not sets:
+        raise StatisticsError("A union is of at least one set of neurons.")
+    found = sets[0]
+    for one in sets[1:]:
+        found = found | one
+    return found
+
+
+def smallest_ratio(modalities: int, layers: int, width: int, strategy: str) -> float:
+    """The ratio from which a strategy selects a neuron for each of its shares."""
+    least = {"LA_MU": modalities, "LU_MA": layers, "uniform": modalities * layers}
+    return least.get(strategy, 1) / (layers * width)
+
+
+def _top(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
+    """Places of the largest values; of equal ones the first."""
+    return values.sort(descending=True, stable=True).indices[:count]
+
+
+def _checked(
+    importance: Float[Tensor, "modality layer neuron"],
+    modalities: Sequence[str],
+    ratio: float,
+    strategy: str,
+) -> int:
+    kinds, layers, width = importance.shape
+    if len(modalities) != kinds or len(set(modalities)) != kinds or not kinds:
+        raise StatisticsError(
+            f"The importance is of {kinds} modalities, and {len(modalities)} names were given "
+            f"({', '.join(modalities)}); give one for each, all different."
+        )
+    if strategy not in STRATEGIES:
+        raise StatisticsError(
+            f"There is no strategy {strategy!r}; there are {', '.join(STRATEGIES)}."
+        )
+    if not bool(torch.isfinite(importance).all()):
+        raise StatisticsError(
+            "Some importance is not a finite number; such neurons cannot be ranked."
+        )
+    if not 0 < ratio <= 1:
+        raise StatisticsError(
+            f"ratio is a share of the neurons, above 0 and at most 1; {ratio} was given."
+        )
+    count = int(ratio * layers * width)
+    share = {"LA_MU": kinds, "LU_MA": layers, "uniform": kinds * layers}.get(strategy, 1)
+    if count // share < 1:
+        least = smallest_ratio(kinds, layers, width, strategy)
+        raise StatisticsError(
+            f"A ratio of {ratio:g} selects nothing: it is {count} of {layers * width:,} neurons, which "
+            f"{strategy} shares out to {share}; give at least {least:.3g}."
+        )
+    return count
