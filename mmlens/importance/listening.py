@@ -82,8 +82,8 @@ class AttentionListener:
                 f"Layer {layer}'s attention has not passed its hook points in this forward, so there is "
                 "no attention to weigh tokens by; ask for the scores prob, mean and max alone."
             ) from error
-        if not self._on_bridge:  # TransformerLens: [batch, pos, head, d_head]
-            queries, keys = queries.transpose(1, 2), keys.transpose(1, 2)
+        # Hooks see [batch, pos, head, d_head] on both backbones.
+        queries, keys = queries.transpose(1, 2), keys.transpose(1, 2)
         module = self._attentions[layer]
         scale = getattr(module, "scaling", None)
         return Attention(
