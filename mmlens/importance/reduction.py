@@ -26,13 +26,13 @@ class TokenSets:
 
     Attributes:
         member: which tokens each set has; every set has one.
-        order: the real tokens, those of one class behind one another.
+        order: the tokens of some set, those of one class behind one another.
         classes: tokens of each class, in that order.
         member_classes: which classes each set has.
     """
 
     member: Bool[Tensor, "set token"]
-    order: Int[Tensor, " token"]
+    order: Int[Tensor, " ordered"]
     classes: tuple[int, ...]
     member_classes: Bool[Tensor, "set class"]
 
