@@ -37,7 +37,7 @@ def word_error_rate(
             "transcript for each prediction."
         )
     given, said = (
-        [" ".join((text.lower() if as_written else spoken(text)).split()) for text in texts]
+        [" ".join(text.lower().split()) if as_written else spoken(text) for text in texts]
         for texts in (references, predictions)
     )
     if not any(given):
@@ -96,7 +96,8 @@ def spoken(text: str) -> str:
     Lower case, signs and what stands in brackets gone, contractions and titles written out ("won't"
     as "will not", "Mr." as "mister"), numbers as digits, fillers ("uh") gone; see appendix C of the
     Whisper paper (arXiv 2212.04356). The class of transformers is used, without its table of British
-    spellings, which is a file of a checkpoint: "colour" and "color" differ here.
+    spellings, which is a file of a checkpoint: "colour" and "color" differ here. It leaves a full
+    stop of "..." as a word; what has no letter or digit is no word here.
 
     >>> spoken("Uh, it won't cost twenty-one dollars!")
     'it will not cost $21'
@@ -104,7 +105,8 @@ def spoken(text: str) -> str:
     # A text rule, no model: importing it loads no model class.
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-    return EnglishTextNormalizer({})(text).strip()
+    words = EnglishTextNormalizer({})(text).split()
+    return " ".join(word for word in words if any(map(str.isalnum, word)))
 
 
 def _lowest(prediction: str, answers: Sequence[str], *, as_written: bool) -> float:
