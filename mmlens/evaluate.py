@@ -104,7 +104,7 @@ def evaluate(
         StatisticsError: the statistics are of another model, or lack what an intervention needs.
         TooManyFailuresError: more samples unreadable than the cap allows.
     """
-    score = scorer(metric_name)
+    score = scorer(metric_name, samples)
     by_id = {sample.id: sample for sample in samples}
     _check(by_id, settings, metric_name, statistics)
     if statistics is not None:

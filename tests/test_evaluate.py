@@ -95,7 +95,7 @@ def test_bad_questions(mistral_model, questions, tmp_path, monkeypatch):
     with pytest.raises(SampleError, match="same name"):
         evaluate(mistral_model, questions, twice)
     with pytest.raises(SampleError, match="exact_match"):
-        evaluate(mistral_model, questions, twice[:1], metric_name="cider")
+        evaluate(mistral_model, questions, twice[:1], metric_name="rouge")
     with monkeypatch.context() as patch:
         patch.setattr(type(mistral_model), "generate", lambda *a, **k: pytest.fail("asked"))
         with pytest.raises(SampleError, match="'s0': VQA accuracy needs the answers of all 10"):

@@ -331,6 +331,16 @@ def test_accuracy_means_and_spread_over_seeds() -> None:
     (plain,) = traces(figure, "none")
     wanted = frame[frame["kind"] == "none"]["accuracy"]
     assert list(plain.y) == pytest.approx(list(100 * wanted))
+    assert list(figure.layout.yaxis.range) == [0, 105]
+
+
+def test_scores_beyond_0_and_1_are_inside_the_figure() -> None:
+    frame = make_accuracy(DOMAINS)
+    # CIDEr passes 1, MINER's WRR falls below 0.
+    frame["accuracy"] = 20 * frame["accuracy"] - 17.4
+    low, high = plots.accuracy_bars(frame, 0.05).layout.yaxis.range
+    means = 100 * plots.accuracy_summary(frame, 0.05)["mean"]
+    assert low < means.min() < 0 and 105 < means.max() < high
 
 
 def test_names_are_drawn_as_they_are(neurons: pd.DataFrame) -> None:

@@ -57,7 +57,7 @@ def vqa_answer(text: str) -> str:
     apostrophes of contractions come back.
 
     >>> vqa_answer("The two dogs, dont run."), vqa_answer("blue-green"), vqa_answer("1,000")
-    ('2 dogs don't run', 'blue green', '1000')
+    ("2 dogs don't run", 'blue green', '1000')
     """
     text = _one_line(text)
     comma = re.search(r"\d,\d", text) is not None

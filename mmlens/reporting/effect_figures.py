@@ -453,7 +453,10 @@ def accuracy_bars(
     figure.update_xaxes(
         type="category", categoryorder="array", categoryarray=[label(d) for d in order]
     )
-    figure.update_yaxes(title_text="accuracy (%)", range=[0, 105])
+    # Scores that are no accuracies (CIDEr, MINER's WRR) may leave 0 to 1.
+    means = [100 * cell["mean"] for cell in cells.values()]
+    ends = [min(0.0, *(1.05 * m for m in means)), max(105.0, *(1.05 * m for m in means))]
+    figure.update_yaxes(title_text="accuracy (%)", range=ends)
     return finish(
         figure,
         "Accuracy with a domain's own neurons silenced, and with controls",
