@@ -91,7 +91,7 @@ def _reduced(
     pre: Float[Tensor, "token neuron"],
     activation: Callable[[Tensor], Tensor],
     sets: TokenSets,
-    weights: Float[Tensor, "row token"],
+    weights: Float[Tensor, "row ordered"],
 ) -> tuple[
     Float[Tensor, "row neuron"], Float[Tensor, "class neuron"], Float[Tensor, "class neuron"]
 ]:
