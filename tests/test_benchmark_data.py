@@ -23,5 +23,5 @@ def test_folders_by_name(given):
 
 
 def test_a_benchmark_that_is_none():
-    with pytest.raises(SampleError, match="no benchmark 'coco'"):
-        main(Config(("coco=/x",)))
+    with pytest.raises(SampleError, match="no benchmark 'gqa'"):
+        main(Config(("gqa=/x",)))
