@@ -64,7 +64,7 @@ def rows(source: Any, split: str) -> Rows:
 
     def build(i: int) -> Row:
         where = f"Question {records[i].get('id')} of {file}"
-        video = f"vid{value(records[i], 'video_id', where)}"
+        video = _name(value(records[i], "video_id", where))
         if clips and video not in clips:
             raise SampleError(
                 f"{where} is on {video}, which youtube_mapping.txt of {folder} lacks."
@@ -74,7 +74,12 @@ def rows(source: Any, split: str) -> Rows:
 
     ids = [str(value(one, "id", f"Entry {n} of {file}")) for n, one in enumerate(records)]
     check_unique(ids, file)
-    return Rows(ids, [f"vid{one.get('video_id')}" for one in records], build)
+    return Rows(ids, [_name(one.get("video_id")) for one in records], build)
+
+
+def _name(video_id: Any) -> str:
+    """What the mapping calls a video; names of copies that number theirs otherwise as they are."""
+    return f"vid{video_id}" if str(video_id).isdigit() else str(video_id)
 
 
 def _clips(folder: Path) -> dict[str, str]:
@@ -118,7 +123,7 @@ def _from_table(table: Table, folder: Path | None) -> Rows:
     ids = [str(one) for one in columns.get("id", range(count))]
     check_unique(ids, table.where)
     # Without a name a question's video is its own: to compare them, all would have to be read.
-    shared = [str(one) for one in columns.get("video_id", ids)]
+    shared = [_name(one) for one in columns["video_id"]] if "video_id" in columns else ids
 
     def build(i: int) -> Row:
         where = f"Question {ids[i]} of {table.where}"
