@@ -9,7 +9,7 @@ Official layout of the split, with the pictures of COCO 2014::
 
 From Hugging Face: a picture (``image``) with its ``cocoid`` and captions, as strings or as mappings
 with ``raw``, in ``sentences``, ``sentences_raw`` or ``captions``. Copies with a row for each caption
-(HuggingFaceM4/COCO) are put together by picture.
+(such as HuggingFaceM4/COCO) are put together by picture.
 
 The files have no questions: the one that is asked is ours, and so are the four captions in the prompt
 (methods 3.6 says that there are four, not which). MINER asks about the 5,000 pictures of test, and
