@@ -1,8 +1,9 @@
 """Look at benchmarks on disk before a long run: what is there, and what is missing.
 
-    python -m experiments.benchmark_data vqav2=/data/vqav2 docvqa=/data/docvqa
+    python -m experiments.benchmark_data vqav2=/data/vqav2 librispeech=/data/LibriSpeech
 
-Reads every split that a folder has, opens the headers of some pictures, and shows one question.
+Reads every split that a folder has, counts its questions, opens the headers of some pictures, videos
+and sounds, and shows one question.
 docs/benchmarks-data.md says what to fetch.
 """
 
@@ -18,8 +19,13 @@ import tyro
 
 from mmlens import datasets
 from mmlens.errors import MediaError, MMLensError, SampleError
-from mmlens.media import picture_size
+from mmlens.media import audio_length, picture_size, video_size
 from mmlens.samples import Sample
+
+#: Characters of a question that are shown; MMLU's has five others before it.
+LONGEST = 600
+#: Samples per second; only whether a sound can be read is of interest.
+RATE = 16000
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,8 @@ class Config:
 
     folders: Annotated[tuple[str, ...], tyro.conf.Positional]
     """name=folder, for each benchmark."""
-    pictures: int = 200
-    """How many questions' pictures to look for, drawn with seed 0."""
+    questions: int = 200
+    """How many questions' media to look for, drawn with seed 0."""
 
 
 def main(config: Config) -> None:
@@ -37,17 +43,21 @@ def main(config: Config) -> None:
     for name, folder in named_folders(config.folders).items():
         for split in datasets.DATASETS[name].splits:
             try:
-                samples = datasets.read(name, folder, split, limit=config.pictures)
+                samples = datasets.read(name, folder, split, limit=config.questions)
+                count, published = datasets.size(name, folder, split)
             except SampleError as error:
                 print(f"{name} {split}: {error}")
                 continue
             missing = unreadable(samples)
             print(
-                f"{name} {split}: {len(samples) - len(missing)} of {len(samples)} drawn are whole"
+                f"{name} {split}: {said_count(count, published)}; "
+                f"{len(samples) - len(missing)} of {len(samples)} drawn are whole"
             )
             if missing:
                 print(f"  first that is not: {missing[0]}")
-            print("  " + samples[0].text.replace("\n", "\n  "))
+            text = samples[0].text
+            shown = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+            print("  " + shown.replace("\n", "\n  "))
             print(f"  answers: {', '.join(samples[0].answers) or 'not published'}")
 
 
@@ -73,13 +83,24 @@ def named_folders(given: Sequence[str]) -> Mapping[str, Path]:
     return folders
 
 
+def said_count(count: int, published: int | None) -> str:
+    """How many questions there are, and how many there should be."""
+    if published is None or count == published:
+        return f"{count} questions"
+    return f"{count} questions, {published} are published"
+
+
 def unreadable(samples: Sequence[Sample]) -> list[str]:
-    """Why pictures of samples cannot be used; empty where all can."""
+    """Why pictures, videos or sounds of samples cannot be used; empty where all can."""
     reasons = []
     for sample in samples:
         try:
             for image in sample.images:
                 picture_size(image)
+            for video in sample.videos:
+                video_size(video)
+            for audio in sample.audios:
+                audio_length(audio, RATE)
         except MediaError as error:
             reasons.append(f"{sample.id}: {error}")
     return reasons

@@ -44,13 +44,16 @@ Picture = Image.Image | bytes | str | PathLike[str] | SideBySide | Callable[[], 
 
 #: A video: its frames as pictures, or as a UInt8 array [frame, height, width, 3]; the encoded bytes
 #: of an animated picture (WebP, GIF, PNG, TIFF) or of an MP4, MOV, MKV, WebM or AVI; the file that
-#: holds them; or a folder of frame pictures.
-Video = Sequence[Picture] | np.ndarray | bytes | str | PathLike[str]
+#: holds them; a function that reads these bytes when it is asked; or a folder of frame pictures.
+Video = Sequence[Picture] | np.ndarray | bytes | str | PathLike[str] | Callable[[], bytes]
 
 #: A sound: a waveform [time] or [time, channel], as soundfile lays it out, with its rate; the
 #: Hugging Face datasets form ``{"array": waveform [time], "sampling_rate": rate}``; the encoded
-#: bytes of a WAV, FLAC, OGG or MP3; or the file that holds them.
-Audio = tuple[np.ndarray, int] | Mapping[str, Any] | bytes | str | PathLike[str]
+#: bytes of a WAV, FLAC, OGG or MP3; the file that holds them; or a function that reads them when it
+#: is asked.
+Audio = (
+    tuple[np.ndarray, int] | Mapping[str, Any] | bytes | str | PathLike[str] | Callable[[], bytes]
+)
 
 _READABLE = {
     "picture": "give one that Pillow reads, such as PNG, JPEG or WebP",
@@ -213,7 +216,7 @@ def _pictures(video: Any) -> Sequence[Picture] | None:
             return None
         files = [p for p in folder.iterdir() if p.suffix.lower() in _FRAME_FILES]
         return sorted((p for p in files if not p.name.startswith(".")), key=_natural)
-    if isinstance(video, bytes):
+    if isinstance(video, bytes) or callable(video):
         return None
     if isinstance(video, Sequence):
         return video

@@ -1,4 +1,4 @@
-"""The five benchmarks, tiny, in exactly their official layouts; pictures are drawn."""
+"""The benchmarks of MMNeuron, tiny, in exactly their official layouts; pictures are drawn."""
 
 import io
 import json

@@ -1,21 +1,33 @@
-"""The five benchmarks of MMNeuron, read from their official files into samples.
+"""The benchmarks of MMNeuron (five) and MINER (six), read from their official files into samples.
 
     samples = mmlens.datasets.read("vqav2", "/data/vqav2", "val", limit=500)
+    names = mmlens.datasets.benchmarks_for(model.adapter.modalities, paper="MINER")
 
-methods 2.5 says what the paper does with each; docs/benchmarks-data.md what to fetch.
+methods 2.5 and 3.6 say what the papers do with each; docs/benchmarks-data.md what to fetch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any
 
-from mmlens.datasets import docvqa, lingoqa, pmcvqa, rsvqa, vqav2
+from mmlens.datasets import (
+    coco,
+    docvqa,
+    librispeech,
+    lingoqa,
+    mmlu,
+    msvd_qa,
+    pmcvqa,
+    rsvqa,
+    textvqa,
+    vocalsound,
+    vqav2,
+)
 from mmlens.datasets.prompts import PROMPTS, Prompt, checked_prompt
-from mmlens.datasets.rows import PAPER_LIMIT, Benchmark, chosen
+from mmlens.datasets.rows import PAPER_LIMIT, Benchmark, Rows, chosen
 from mmlens.errors import SampleError
-from mmlens.media import Picture
 from mmlens.samples import Sample
 
 __all__ = [
@@ -24,11 +36,14 @@ __all__ = [
     "PROMPTS",
     "Benchmark",
     "Prompt",
+    "benchmarks_for",
     "metrics_of",
     "read",
+    "size",
 ]
 
-#: Every benchmark by its name, in the order of the paper's domains: ad, med, rs, com, doc.
+#: Every benchmark by its name: MMNeuron's in the order of its domains (ad, med, rs, com, doc), then
+#: MINER's with pictures, text alone, video and sound.
 DATASETS: Mapping[str, Benchmark] = {
     one.name: one
     for one in (
@@ -37,6 +52,12 @@ DATASETS: Mapping[str, Benchmark] = {
         rsvqa.BENCHMARK,
         vqav2.BENCHMARK,
         docvqa.BENCHMARK,
+        textvqa.BENCHMARK,
+        coco.BENCHMARK,
+        mmlu.BENCHMARK,
+        msvd_qa.BENCHMARK,
+        librispeech.BENCHMARK,
+        vocalsound.BENCHMARK,
     )
 }
 
@@ -52,14 +73,15 @@ def read(
     seed: int = 0,
     one_per_picture: bool | None = None,
     scored: bool = False,
-    **options: str,
+    **options: str | Callable[..., Any],
 ) -> list[Sample]:
     """Samples of a benchmark.
 
-    Every picture stays on disk until its batch is prepared, and a missing one is reported then, for
-    its sample; only pictures inside parquet shards are read into memory, once for all questions on
-    them. Ids are ``{name}/{official id}``; ``fields`` has ``source`` (the scene, page or picture that
-    questions share), ``dataset``, ``split``, ``question`` without its prompt, and the data set's own.
+    Every picture, video and sound stays on disk until its batch is prepared, and a missing one is
+    reported then, for its sample; only media inside parquet shards are read into memory, once for all
+    questions on them. Ids are ``{name}/{official id}``; ``fields`` has ``source`` (the scene, page,
+    picture, video, speaker or subject that questions share), ``dataset``, ``split``, ``question``
+    without its prompt, and the data set's own.
 
     Args:
         name: a key of :data:`DATASETS`.
@@ -68,26 +90,23 @@ def read(
         split: one of the benchmark's; ``validation`` is ``val``.
         prompt: ``paper``, ``instructblip`` or ``bare``; see :mod:`mmlens.datasets.prompts`.
         subset: how ``limit`` questions are chosen: ``seed`` draws, ``paper`` takes the first of
-            MMNeuron's own order (its shuffle with its seed), 1,001 where no limit is given.
+            the paper code's order. MMNeuron: its shuffle with its seed, 1,001 where no limit is
+            given. MINER: the order of the files, all where no limit is given.
         limit: questions at most.
         seed: of the draw.
-        one_per_picture: one question of each picture at most; default: as MMNeuron's code does for
-            this data set where ``subset`` is ``paper``, else no.
+        one_per_picture: one question of each picture, video or sound at most; default: as the paper's
+            code does for this data set where ``subset`` is ``paper``, else no.
         scored: refuse a split whose answers are not published.
         options: ``frames`` ("joined", "separate") and ``references`` ("together", "apart") for
-            LingoQA.
+            LingoQA; ``shots`` ("5" to "0") and ``count_tokens`` (text to its number of tokens) for
+            MMLU.
 
     Raises:
         SampleError: no such benchmark, split, prompt or option; a file, column or value is missing.
     """
-    if name not in DATASETS:
-        raise SampleError(f"There is no benchmark {name!r}; there are {', '.join(DATASETS)}.")
+    _check_name(name)
     benchmark, form = DATASETS[name], checked_prompt(prompt)
-    split = "val" if split == "validation" else split
-    _check(benchmark, split, options, scored)
-    if isinstance(source, PathLike):
-        source = str(source)
-    rows = benchmark.rows(source, split, **options)
+    split, rows = _rows(benchmark, source, split, options, scored)
     if one_per_picture is None:
         one_per_picture = subset == "paper" and benchmark.one_per_picture
     numbers = chosen(
@@ -97,16 +116,22 @@ def read(
         seed=seed,
         one_per_picture=one_per_picture,
         paper_order=benchmark.paper_order,
+        paper_limit=benchmark.paper_limit,
     )
-    # Made in the order of the file, where shards are read fastest, and questions share pictures.
-    shared: dict[str, tuple[Picture, ...]] = {}
+    # Made in the order of the file, where shards are read fastest, and questions share media.
+    shared: dict[str, tuple[tuple[Any, ...], ...]] = {}
     made: dict[int, Sample] = {}
     for number in sorted(numbers):
         row = rows.build(number)
+        images, videos, audios = shared.setdefault(
+            rows.media[number], (row.images, row.videos, row.audios)
+        )
         made[number] = Sample(
             id=f"{name}/{rows.ids[number]}",
             text=benchmark.text(row, form),
-            images=shared.setdefault(rows.pictures[number], row.images),
+            images=images,
+            videos=videos,
+            audios=audios,
             answers=row.answers,
             choices=row.choices,
             domain=benchmark.domain,
@@ -120,13 +145,78 @@ def metrics_of(names: Iterable[str], *, as_paper: bool = False) -> dict[str, str
 
     Args:
         names: keys of :data:`DATASETS`.
-        as_paper: what MMNeuron's code computes, in place of the official metric.
+        as_paper: what the paper's code computes, in place of the official metric.
     """
     found = [DATASETS[name] for name in names]
     return {one.domain: one.paper_metric if as_paper else one.metric for one in found}
 
 
-def _check(benchmark: Benchmark, split: str, options: Mapping[str, str], scored: bool) -> None:
+def benchmarks_for(modalities: Iterable[str], *, paper: str | None = None) -> tuple[str, ...]:
+    """Names of the benchmarks whose media a model takes; MMLU, which has none, is always among them.
+
+    A model that cannot do without a picture (InstructBLIP, PaliGemma) says so of MMLU's questions
+    when they are prepared.
+
+    Args:
+        modalities: the kinds of media, as ``model.adapter.modalities``.
+        paper: only those of ``MMNeuron`` or ``MINER``.
+
+    Raises:
+        SampleError: there is no such paper.
+    """
+    papers = {one.paper for one in DATASETS.values()}
+    if paper is not None and paper not in papers:
+        raise SampleError(f"There is no paper {paper!r}; there are MMNeuron and MINER.")
+    taken = set(modalities)
+    return tuple(
+        one.name
+        for one in DATASETS.values()
+        if set(one.modalities) <= taken and paper in (None, one.paper)
+    )
+
+
+def size(name: str, source: str | PathLike[str] | Any, split: str) -> tuple[int, int | None]:
+    """Questions that a split has here, and those it is published with (None: not known to us).
+
+    Args:
+        name: a key of :data:`DATASETS`.
+        source: as for :func:`read`.
+        split: one of the benchmark's.
+
+    Raises:
+        SampleError: as :func:`read`.
+    """
+    _check_name(name)
+    split, rows = _rows(DATASETS[name], source, split, {}, False)
+    return len(rows), DATASETS[name].sizes.get(split)
+
+
+def _rows(
+    benchmark: Benchmark,
+    source: Any,
+    split: str,
+    options: Mapping[str, str | Callable[..., Any]],
+    scored: bool,
+) -> tuple[str, Rows]:
+    """The split's own name, and its questions."""
+    split = "val" if split == "validation" else split
+    _check(benchmark, split, options, scored)
+    if isinstance(source, PathLike):
+        source = str(source)
+    return split, benchmark.rows(source, split, **options)
+
+
+def _check_name(name: str) -> None:
+    if name not in DATASETS:
+        raise SampleError(f"There is no benchmark {name!r}; there are {', '.join(DATASETS)}.")
+
+
+def _check(
+    benchmark: Benchmark,
+    split: str,
+    options: Mapping[str, str | Callable[..., Any]],
+    scored: bool,
+) -> None:
     if split not in benchmark.splits:
         raise SampleError(
             f"{benchmark.title} has no split {split!r}; it has {', '.join(benchmark.splits)}."
@@ -138,10 +228,16 @@ def _check(benchmark: Benchmark, split: str, options: Mapping[str, str], scored:
             f"be scored on it; use {' or '.join(rest)}."
         )
     for option, given in options.items():
+        if option in benchmark.functions:
+            if not callable(given):
+                raise SampleError(
+                    f"{option}={given!r} was given for {benchmark.title}; give a function."
+                )
+            continue
         if option not in benchmark.options:
             raise SampleError(
                 f"{benchmark.title} has no option {option!r}; it has "
-                f"{', '.join(benchmark.options) or 'none'}."
+                f"{', '.join((*benchmark.options, *benchmark.functions)) or 'none'}."
             )
         if given not in benchmark.options[option]:
             raise SampleError(

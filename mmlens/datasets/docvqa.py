@@ -27,12 +27,12 @@ from mmlens.datasets.folders import (
     checked_folder,
     first_file,
     json_list,
-    picture_file,
+    medium_file,
     value,
 )
 from mmlens.datasets.prompts import short_answer
 from mmlens.datasets.rows import Benchmark, Row, Rows, datasets_order
-from mmlens.datasets.tables import Table, find_table
+from mmlens.datasets.tables import Table, find_table, hub_aliases
 from mmlens.errors import SampleError
 
 UNLABELLED = ("test",)
@@ -49,13 +49,13 @@ def rows(source: Any, split: str) -> Rows:
         SampleError: a file, column or value is missing.
     """
     if not isinstance(source, str | Path):
-        table = find_table(source, split, _aliases(split))
+        table = find_table(source, split, hub_aliases(split))
         assert table is not None  # only a folder may hold none
         return _from_table(table, split)
     folder = checked_folder(source, "DocVQA")
     names = _names(split)
     if not any((folder / name).is_file() for name in names):
-        table = find_table(folder, split, _aliases(split))
+        table = find_table(folder, split, hub_aliases(split))
         if table is not None:
             return _from_table(table, split)
     file = first_file(folder, [*names, f"data/{split}-*.parquet"], f"DocVQA, {split}")
@@ -69,7 +69,7 @@ def rows(source: Any, split: str) -> Rows:
         places = [name, f"documents/{stem}", f"spdocvqa_images/{stem}", f"{split}/{name}"]
         return Row(
             question=str(value(record, "question", where)),
-            images=(picture_file(folder, [*places, str(file.parent / name)]),),
+            images=(medium_file(folder, [*places, str(file.parent / name)]),),
             answers=_answers(record.get("answers"), split, where),
             fields=_fields(record, str(record.get("questionId")), name),
         )
@@ -82,10 +82,6 @@ def rows(source: Any, split: str) -> Rows:
 def _names(split: str) -> list[str]:
     names = [f"{split}_v1.0{kind}.json" for kind in ("", "_withQT")]
     return [f"{place}{name}" for place in ("", "spdocvqa_qas/", f"{split}/") for name in names]
-
-
-def _aliases(split: str) -> tuple[str, ...]:
-    return ("validation",) if split == "val" else ()
 
 
 def _from_table(table: Table, split: str) -> Rows:
@@ -105,7 +101,7 @@ def _from_table(table: Table, split: str) -> Rows:
 
     def build(i: int) -> Row:
         one, where = record(i), f"Question {ids[i]} of {table.where}"
-        images = table.pictures("image", i)
+        images = table.media("image", i)
         if not images:
             raise SampleError(f"{where} has no picture.")
         return Row(

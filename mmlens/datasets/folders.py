@@ -41,18 +41,18 @@ def first_file(folder: Path, names: Sequence[str], what: str) -> Path:
     )
 
 
-def picture_file(folder: Path, names: Iterable[str]) -> str:
-    """The path of a picture: the first of the names that is there.
+def medium_file(folder: Path, names: Iterable[str]) -> str:
+    """The path of a picture, video or sound: the first of the names that is there.
 
-    Where none is, the first name: a missing picture is reported for its sample when that is
+    Where none is, the first name: a missing medium is reported for its sample when that is
     prepared, so that one of them does not stop a run.
     """
     paths = [str(folder / name) for name in names]
     return next((path for path in paths if Path(path).is_file()), paths[0])
 
 
-def json_list(file: Path, key: str) -> list[dict[str, Any]]:
-    """The list of records under a key of a JSON file.
+def json_list(file: Path, key: str | None) -> list[dict[str, Any]]:
+    """The list of records under a key of a JSON file; None where the file is that list itself.
 
     Raises:
         SampleError: the file is not JSON, or has no such list of records.
@@ -61,6 +61,10 @@ def json_list(file: Path, key: str) -> list[dict[str, Any]]:
         content = json.loads(file.read_bytes())
     except ValueError as error:
         raise SampleError(f"{file} is not JSON: {error}.") from error
+    if key is None:
+        if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+            raise SampleError(f"{file} is no list of records, but {type(content).__name__}.")
+        return content
     records = content.get(key) if isinstance(content, dict) else None
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
         there = ", ".join(map(repr, content)) if isinstance(content, dict) else "no object"

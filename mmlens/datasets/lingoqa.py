@@ -26,7 +26,7 @@ from mmlens.datasets.folders import (
     check_unique,
     checked_folder,
     first_file,
-    picture_file,
+    medium_file,
 )
 from mmlens.datasets.prompts import driving
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
@@ -153,7 +153,7 @@ def _official(
             )
         places = (Path(record["folder"]), folder)
         return tuple(
-            picture_file(folder, [str(place / str(name)) for place in places])
+            medium_file(folder, [str(place / str(name)) for place in places])
             for name in record["images"]
         )
 
@@ -166,7 +166,7 @@ def _pictures(table: Table) -> Callable[[int], tuple[Picture, ...]]:
     names = names or sorted(n for n in table.names if n.startswith("image_"))
     if not names:
         check_columns(table.names, ["images"], table.where)
-    return lambda number: tuple(one for name in names for one in table.pictures(name, number))
+    return lambda number: tuple(one for name in names for one in table.media(name, number))
 
 
 BENCHMARK = Benchmark(

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from mmlens.datasets.folders import check_columns, checked_folder, first_file, picture_file
+from mmlens.datasets.folders import check_columns, checked_folder, first_file, medium_file
 from mmlens.datasets.prompts import multiple_choice
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
 from mmlens.datasets.tables import Table, find_table
@@ -85,9 +85,9 @@ def rows(source: Any, split: str) -> Rows:
     def pictures(number: int) -> tuple[Picture, ...]:
         if folder is None:
             assert table is not None
-            return table.pictures("image", number)
+            return table.media("image", number)
         name = str(data["Figure_path"].iloc[number])
-        return (picture_file(folder, [f"{place}/{name}" for place in _FOLDERS]),)
+        return (medium_file(folder, [f"{place}/{name}" for place in _FOLDERS]),)
 
     def build(i: int) -> Row:
         number, letter = kept[i], letters[kept[i]]

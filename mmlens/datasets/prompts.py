@@ -1,8 +1,11 @@
-"""The text that is put to a model with a picture.
+"""The text that is put to a model with a picture, a video or a sound, or alone.
 
 MMNeuron counts activations on the bare question and evaluates with a longer prompt (methods 2.5). The
 short-answer and option instructions are LLaVA-1.5's own. The driver's role text is in our words: it
 says what the paper's says, but is not that text, so LingoQA answers may differ a little from theirs.
+
+MINER's prompts are known to us by their description alone (methods 3.6): what they ask for is as
+described, the words, COCO's four example captions among them, are ours.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ from typing import Literal
 
 from mmlens.errors import SampleError
 
-#: ``paper``: the evaluation prompt; ``instructblip``: its form for InstructBLIP; ``bare``: the
-#: question alone, as in the paper's statistics pass.
+#: ``paper``: the evaluation prompt; ``instructblip``: its form for InstructBLIP, where there is one;
+#: ``bare``: the question alone, as in MMNeuron's statistics pass.
 Prompt = Literal["paper", "instructblip", "bare"]
 
 PROMPTS: tuple[Prompt, ...] = ("paper", "instructblip", "bare")
@@ -24,6 +27,15 @@ DRIVER = (
     "Role: You are an assistant on board of a car, the ego vehicle, and talk about the traffic around "
     "it. The pictures are what its front camera sees; the ego vehicle itself cannot be seen in them."
 )
+CAPTION = "Describe the picture in one short sentence."
+CAPTIONS = (
+    "A brown dog jumps over a fence in a garden.",
+    "Two women wait at a bus stop in the rain.",
+    "A plate of noodles and a cup of tea on a wooden table.",
+    "An old steam train crosses a bridge over a river.",
+)
+TRANSCRIBE = "Write down what is said in this recording, the spoken words and nothing else."
+VOCAL = "Which sound does the person in this recording make?"
 
 
 def driving(question: str, prompt: Prompt) -> str:
@@ -46,6 +58,42 @@ def multiple_choice(question: str, choices: Sequence[str], prompt: Prompt) -> st
     options = ", ".join(f"{chr(ord('A') + i)}: {text}" for i, text in enumerate(choices))
     context = "" if prompt == "instructblip" else "Context: N/A\n"
     return f"Question: {question}\n{context}Options: {options}\n{LETTER}"
+
+
+def scene_text(question: str, prompt: Prompt) -> str:
+    """TextVQA: MINER asks the bare question; for InstructBLIP, that the answer shall be short."""
+    return short_answer(question, prompt) if prompt == "instructblip" else question
+
+
+def caption(question: str, prompt: Prompt) -> str:
+    """COCO: what to do, and four captions to show how long one is."""
+    if prompt == "bare":
+        return question
+    return "\n".join([question, "Captions of other pictures, as examples:", *CAPTIONS, "Caption:"])
+
+
+def video_answer(question: str, prompt: Prompt) -> str:
+    """MSVD-QA: the question, and that the answer shall be short."""
+    return question if prompt == "bare" else f"{question}\n{SHORT_ANSWER}"
+
+
+def one_of(question: str, choices: Sequence[str], prompt: Prompt) -> str:
+    """VocalSound: the question and the classes, one of which is the answer."""
+    if prompt == "bare":
+        return question
+    return f"{question} Answer with one of these: {', '.join(choices)}."
+
+
+def lettered(question: str, choices: Sequence[str], answer: str = "") -> str:
+    """MMLU: a question, its options a line each, and the letter of its answer or room for it."""
+    options = [f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(choices)]
+    return "\n".join([question, *options, f"Answer: {answer}".rstrip()])
+
+
+def shown(subject: str, examples: Sequence[str], asked: str) -> str:
+    """MMLU: answered questions of a subject, and the one that is asked."""
+    head = f"Multiple-choice questions about {subject.replace('_', ' ')}; answer with one letter."
+    return "\n\n".join([head, *examples, asked])
 
 
 def checked_prompt(prompt: str) -> Prompt:

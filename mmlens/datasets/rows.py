@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from mmlens.datasets.prompts import Prompt
 from mmlens.errors import SampleError
-from mmlens.media import Picture
+from mmlens.media import Audio, Picture, Video
 
 #: MMNeuron's evaluation stops after the question with this number, from 0.
 PAPER_LIMIT = 1001
@@ -23,18 +23,23 @@ class Row:
     """One question as its data set has it, before a prompt is made of it.
 
     Attributes:
-        question: as it stands in the files.
-        images: its pictures.
+        question: as it stands in the files; where they have none, the plainest one that asks for
+            what is there.
         answers: accepted answers, repetitions kept.
+        images, videos, audios: its media.
         choices: texts of the options, without letters.
-        fields: official ids and what metrics need; ``source`` names the scene, page or picture that
-            questions share.
+        examples: questions with their answers, as text, that its prompt may open with.
+        fields: official ids and what metrics need; ``source`` names the scene, page, picture, video,
+            speaker or subject that questions share.
     """
 
     question: str
-    images: tuple[Picture, ...]
     answers: tuple[str, ...]
+    images: tuple[Picture, ...] = ()
+    videos: tuple[Video, ...] = ()
+    audios: tuple[Audio, ...] = ()
     choices: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -44,12 +49,13 @@ class Rows:
 
     Attributes:
         ids: official id of each question, unique.
-        pictures: what each question's picture is called; questions that share one have the same.
+        media: what each question's picture, video or sound is called; questions that share one have
+            the same, questions without any have their ids.
         build: makes the question of a number.
     """
 
     ids: Sequence[str]
-    pictures: Sequence[str]
+    media: Sequence[str]
     build: Callable[[int], Row]
 
     def __len__(self) -> int:
@@ -64,18 +70,24 @@ class Benchmark:
     Attributes:
         name: what :func:`mmlens.datasets.read` calls it.
         title: what people call it.
-        domain: MMNeuron's code for its domain.
+        domain: MMNeuron's code for its domain; for MINER's, which has none, the name.
         splits: official names.
         unlabelled: those of them whose answers are not published.
-        paper_splits: the ones MMNeuron finds its neurons on, and evaluates on; where its files are
-            not public, the nearest that are.
+        paper_splits: the ones to find neurons on, and to ask. MMNeuron's own; where its files are
+            not public, the nearest that are. MINER finds its neurons on the questions that it asks;
+            here the second is what it asks, the first another split, so that no question is both.
         metric: the official one.
-        paper_metric: what MMNeuron's code computes.
+        paper_metric: what the paper's code computes.
         rows: (source, split, options) to its questions.
         text: question and prompt form to the text that the model is asked.
-        paper_order: the order in which MMNeuron's code takes n questions.
+        paper_order: the order in which the paper's code takes n questions.
         one_per_picture: whether that code asks one question of each picture.
+        paper: MMNeuron or MINER.
+        paper_limit: how many questions that code asks at most; None is all.
+        modalities: the kinds of media that its questions have.
+        sizes: published number of questions of the splits where it is known to us.
         options: what else ``rows`` takes, with the allowed values, the default first.
+        functions: what else ``rows`` takes that is a function.
     """
 
     name: str
@@ -90,7 +102,17 @@ class Benchmark:
     text: Callable[[Row, Prompt], str]
     paper_order: Callable[[int], list[int]]
     one_per_picture: bool
+    paper: Literal["MMNeuron", "MINER"] = "MMNeuron"
+    paper_limit: int | None = PAPER_LIMIT
+    modalities: tuple[str, ...] = ("image",)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    functions: tuple[str, ...] = ()
+
+
+def file_order(n: int) -> list[int]:
+    """The order of the files: no shuffle is described for MINER's code (methods 3.6)."""
+    return list(range(n))
 
 
 def python_order(seed: int) -> Callable[[int], list[int]]:
@@ -124,6 +146,7 @@ def chosen(
     seed: int,
     one_per_picture: bool,
     paper_order: Callable[[int], list[int]],
+    paper_limit: int | None = PAPER_LIMIT,
 ) -> list[int]:
     """Numbers of the chosen questions.
 
@@ -132,10 +155,11 @@ def chosen(
         subset: ``seed``: ``limit`` questions drawn over their sorted ids, so that the order of the
             file does not matter and a smaller draw is part of a larger one; handed back in the
             file's order. ``paper``: the first ``limit`` of the paper code's order, in that order.
-        limit: questions at most; None is all, or the paper's 1,001.
+        limit: questions at most; None is all, or ``paper_limit``.
         seed: of the draw.
         one_per_picture: keep the first question of each picture only.
         paper_order: the paper code's order of n questions.
+        paper_limit: questions at most where ``subset`` is ``paper`` and no limit is given.
 
     Raises:
         SampleError: the limit is not positive, or there is no such subset.
@@ -144,7 +168,7 @@ def chosen(
         raise SampleError(f"The limit {limit} was given; give a positive number, or None for all.")
     if subset == "paper":
         order = paper_order(len(rows))
-        limit = limit or PAPER_LIMIT
+        limit = limit or paper_limit
     elif subset == "seed":
         by_id = sorted(range(len(rows)), key=lambda i: rows.ids[i])
         order = [by_id[int(i)] for i in np.random.default_rng(seed).permutation(len(rows))]
@@ -152,6 +176,6 @@ def chosen(
         raise SampleError(f"There is no subset {subset!r}; there are seed and paper.")
     if one_per_picture:
         seen: set[str] = set()
-        order = [i for i in order if not (rows.pictures[i] in seen or seen.add(rows.pictures[i]))]
+        order = [i for i in order if not (rows.media[i] in seen or seen.add(rows.media[i]))]
     order = order[:limit]
     return order if subset == "paper" else sorted(order)

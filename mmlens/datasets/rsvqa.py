@@ -24,7 +24,7 @@ from mmlens.datasets.folders import (
     checked_folder,
     first_file,
     json_list,
-    picture_file,
+    medium_file,
     value,
 )
 from mmlens.datasets.prompts import short_answer
@@ -77,7 +77,7 @@ def rows(source: Any, split: str) -> Rows:
         return Row(
             question=str(value(record, "question", where)),
             images=(
-                picture_file(
+                medium_file(
                     folder,
                     [f"{f}/{picture}{kind}" for f in _FOLDERS for kind in (".tif", ".png")],
                 ),

@@ -1,4 +1,4 @@
-"""Tables with pictures: a Hugging Face data set, loaded or saved to disk, or its parquet shards.
+"""Tables with media: a Hugging Face data set, loaded or saved to disk, or its parquet shards.
 
 The package ``datasets`` is needed only for what it wrote itself (``save_to_disk``); parquet is read
 without it.
@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 
 from mmlens.datasets.folders import HELP
 from mmlens.errors import SampleError
-from mmlens.media import Picture
 
 
 class ParquetTable:
     """Parquet shards, in the order of their names.
 
-    Pictures are read with their group of rows, of which one is kept: fast in the order of the file.
+    Media are read with their group of rows, of which one is kept: fast in the order of the file.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -55,8 +54,8 @@ class ParquetTable:
         """All values of a column."""
         return [one for f in self._files for one in f.read(columns=[name]).column(name).to_pylist()]
 
-    def pictures(self, name: str, row: int) -> tuple[Picture, ...]:
-        """The encoded pictures of a row, in memory."""
+    def media(self, name: str, row: int) -> tuple[Any, ...]:
+        """The encoded media of a row, in memory."""
         for number, (file, group, size) in enumerate(self._groups):
             if row < size:
                 if self._kept is None or self._kept[0] != (number, name):
@@ -68,7 +67,7 @@ class ParquetTable:
 
 
 class LoadedTable:
-    """A data set of Hugging Face datasets; pictures stay on its disk until they are asked for."""
+    """A data set of Hugging Face datasets; media stay on its disk until they are asked for."""
 
     def __init__(self, data: Any) -> None:
         self._data = _undecoded(data)
@@ -83,16 +82,23 @@ class LoadedTable:
         """All values of a column."""
         return list(self._data[name])
 
-    def pictures(self, name: str, row: int) -> tuple[Picture, ...]:
-        """Functions that read the encoded pictures of a row."""
-        one = self._data[row][name]
+    def media(self, name: str, row: int) -> tuple[Any, ...]:
+        """Functions that read the encoded media of a row; decoded sounds and paths as they are."""
         return tuple(
-            partial(_read, self._data, name, row, number) for number, _ in enumerate(_listed(one))
+            _content(one, self.where)
+            if isinstance(one, str) or _is_waveform(one)
+            else partial(_read, self._data, name, row, number)
+            for number, one in enumerate(_listed(self._data[row][name]))
         )
 
 
-#: Columns by name, and the pictures of one row at a time.
+#: Columns by name, and the media of one row at a time.
 Table = ParquetTable | LoadedTable
+
+
+def hub_aliases(split: str) -> tuple[str, ...]:
+    """What else Hugging Face copies call a split."""
+    return ("validation",) if split == "val" else ()
 
 
 def find_table(source: Any, split: str, aliases: Sequence[str] = ()) -> Table | None:
@@ -124,18 +130,25 @@ def find_table(source: Any, split: str, aliases: Sequence[str] = ()) -> Table | 
 
 def _read(data: Any, name: str, row: int, number: int) -> bytes:
     content = _content(_listed(data[row][name])[number], "The data set given")
+    assert not isinstance(content, dict)  # decoded sounds are handed out as they are
     return content if isinstance(content, bytes) else Path(content).read_bytes()
 
 
-def _content(one: Any, where: str) -> bytes | str:
-    """What a picture's cell holds: encoded bytes, else a path."""
+def _is_waveform(one: Any) -> bool:
+    return isinstance(one, dict) and one.get("array") is not None
+
+
+def _content(one: Any, where: str) -> bytes | str | dict[str, Any]:
+    """What a medium's cell holds: a decoded sound, encoded bytes, or else a path."""
+    if _is_waveform(one):
+        return {"array": one["array"], "sampling_rate": one.get("sampling_rate")}
     if isinstance(one, dict):
         one = one.get("bytes") or one.get("path")
     if isinstance(one, bytes | str):
         return one
     raise SampleError(
-        f"{where} holds a picture of type {type(one).__name__}; pictures must be encoded bytes, or "
-        "mappings with 'bytes' or 'path'."
+        f"{where} holds a picture, video or sound of type {type(one).__name__}; give encoded bytes, "
+        "or mappings with 'bytes' or 'path' (a sound also 'array' and 'sampling_rate')."
     )
 
 
@@ -162,14 +175,19 @@ def _loaded(data: Any, splits: Sequence[str]) -> LoadedTable:
 
 
 def _undecoded(data: Any) -> Any:
-    """The same data set, its pictures handed out as they are encoded."""
+    """The same data set, its media handed out as they are encoded."""
     datasets = _datasets()
+    media = tuple(
+        found
+        for kind in ("Image", "Audio", "Video")
+        if (found := getattr(datasets, kind, None)) is not None
+    )
     for name, feature in data.features.items():
-        inner = getattr(feature, "feature", None)
-        if isinstance(feature, datasets.Image):
-            data = data.cast_column(name, datasets.Image(decode=False))
-        elif isinstance(inner, datasets.Image):
-            data = data.cast_column(name, type(feature)(datasets.Image(decode=False)))
+        inner: Any = getattr(feature, "feature", None)
+        if isinstance(feature, media):
+            data = data.cast_column(name, type(feature)(decode=False))
+        elif isinstance(inner, media):
+            data = data.cast_column(name, type(feature)(type(inner)(decode=False)))
     return data.with_format(None)
 
 

@@ -26,12 +26,12 @@ from mmlens.datasets.folders import (
     checked_folder,
     first_file,
     json_list,
-    picture_file,
+    medium_file,
     value,
 )
 from mmlens.datasets.prompts import short_answer
 from mmlens.datasets.rows import Benchmark, Row, Rows, python_order
-from mmlens.datasets.tables import Table, find_table
+from mmlens.datasets.tables import Table, find_table, hub_aliases
 from mmlens.errors import SampleError
 from mmlens.media import Picture
 
@@ -50,14 +50,14 @@ def rows(source: Any, split: str) -> Rows:
         SampleError: a file, column or value is missing.
     """
     if not isinstance(source, str | Path):
-        table = find_table(source, split, _aliases(split))
+        table = find_table(source, split, hub_aliases(split))
         assert table is not None  # only a folder may hold none
         return _from_table(table, split)
     folder, year = checked_folder(source, "VQAv2"), _YEARS[split]
     name = f"v2_OpenEnded_mscoco_{year}_questions.json"
     names = [name, f"Questions/{name}"]
     if not any((folder / one).is_file() for one in names):
-        table = find_table(folder, split, _aliases(split))
+        table = find_table(folder, split, hub_aliases(split))
         if table is not None:
             return _from_table(table, split)
     file = first_file(folder, names, f"VQAv2, questions of {split}")
@@ -73,7 +73,7 @@ def rows(source: Any, split: str) -> Rows:
         found = annotations.get(record["question_id"])
         if found is None and split not in UNLABELLED:
             raise SampleError(f"{where} has no annotation in {annotated}.")
-        picture = picture_file(folder, [f"{place}/{name}" for place in places])
+        picture = medium_file(folder, [f"{place}/{name}" for place in places])
         return _row({**(found or {}), **record}, (picture,), where, split)
 
     ids = [
@@ -92,10 +92,6 @@ def _annotations(folder: Path, split: str) -> tuple[dict[Any, dict[str, Any]], P
     return {one.get("question_id"): one for one in records}, file
 
 
-def _aliases(split: str) -> tuple[str, ...]:
-    return ("validation",) if split == "val" else ()
-
-
 def _from_table(table: Table, split: str) -> Rows:
     needed = ("question_id", "question", "image_id", "image")
     check_columns(table.names, needed, table.where)
@@ -107,7 +103,7 @@ def _from_table(table: Table, split: str) -> Rows:
 
     def build(i: int) -> Row:
         where = f"Question {ids[i]} of {table.where}"
-        images = table.pictures("image", i)
+        images = table.media("image", i)
         if not images:
             raise SampleError(f"{where} has no picture.")
         return _row({n: values[i] for n, values in columns.items()}, images, where, split)
