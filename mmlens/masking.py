@@ -234,7 +234,7 @@ def masking_table(
         control_measure and the columns of :class:`mmlens.effects.Effect`; ``difference`` and its
         interval are NaN without a control.
     """
-    score = answers.set_index(["setting", "id"])["score"].unstack("setting")
+    score: pd.DataFrame = answers.pivot(index="id", columns="setting", values="score")
     clusters = {s.id: str(s.get(cluster)) if cluster else s.id for s in questions.samples}
     rows = []
     for cell in (c for c in cells if c.kind == "mask"):

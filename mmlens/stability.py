@@ -7,7 +7,7 @@ Statistics of disjoint parts add exactly, so one pass over the data gives every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import accumulate, chain
 from operator import add
@@ -86,8 +86,9 @@ def collect_parts(
     folder: Path | None = None,
     *,
     max_failures: float = 0.05,
+    collector: Callable[..., Any] = collect,
     **options: Any,
-) -> list[list[NeuronStatistics]]:
+) -> list[list[Any]]:
     """:func:`mmlens.collect` on every part of :func:`split`: one pass over the data in all.
 
     The sum of all parts (``sum_of``) is the statistics of all samples; counts are those of a single
@@ -99,7 +100,8 @@ def collect_parts(
         folder: keep each part's statistics there, as ``half0-part0.safetensors``; a second call goes
             on from them. Each file has the size of the whole statistics.
         max_failures: share of all samples that may be left out for unreadable media.
-        options: passed to :func:`mmlens.collect`: modules, groups, by, template, ...
+        collector: what collects; :func:`mmlens.importance.collect` gives importance scores.
+        options: passed to it: modules, groups, by, template, ...
 
     Raises:
         TooManyFailuresError: more samples unreadable than the cap allows.
@@ -107,13 +109,13 @@ def collect_parts(
     """
     total = sum(len(part) for half in halves for part in half)
     skipped: dict[str, str] = {}
-    found: list[list[NeuronStatistics]] = []
+    found: list[list[Any]] = []
     for h, half in enumerate(halves):
         found.append([])
         for p, part in enumerate(half):
             path = None if folder is None else folder / f"half{h}-part{p}.safetensors"
             # The cap is on all samples: of a small part, one unreadable picture is a large share.
-            one = collect(model, part, checkpoint=path, max_failures=1.0, **options)
+            one = collector(model, part, checkpoint=path, max_failures=1.0, **options)
             skipped.update(one.skipped)
             check_failures(skipped, total, max_failures)
             found[-1].append(one)

@@ -6,6 +6,7 @@ sets = mmlens.selection.select_neurons(combined, scores.present())
 """
 
 from mmlens.importance.collection import collect
+from mmlens.importance.convergence import convergence
 from mmlens.importance.matrix import WEIGHTS, ImportanceScores, weight_vector
 from mmlens.importance.scores import SCORES, AttentionMode, min_max, token_set_scores
 
@@ -15,6 +16,7 @@ __all__ = [
     "AttentionMode",
     "ImportanceScores",
     "collect",
+    "convergence",
     "min_max",
     "token_set_scores",
     "weight_vector",
