@@ -76,7 +76,7 @@ class Built:
 
 def build(
     name: FamilyName,
-    size: SizeName,
+    size: SizeName | ModelSize,
     backbones: Sequence[Backbone],
     device: Device,
     dtype: Dtype,
@@ -88,7 +88,8 @@ def build(
     timed, at the sizes that are timed.
     """
     of = family(name)
-    config = of.config(of.sizes[size])
+    widths = size if isinstance(size, ModelSize) else of.sizes[size]
+    config = of.config(widths)
     torch.manual_seed(seed)
     # Neither a float32 copy nor one in the host's memory: 7B parameters take 14 GB as it is.
     with torch.device(device):
@@ -97,8 +98,8 @@ def build(
             .auto_class()
             .from_config(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
         )
-    processor = of.processor(of.sizes[size])
+    processor = of.processor(widths)
     hooked: dict[Backbone, mmlens.HookedMLLM] = {
         one: mmlens.splice(hf, processor, backbone=one, check=False) for one in backbones
     }
-    return Built(of, of.sizes[size], hooked)
+    return Built(of, widths, hooked)

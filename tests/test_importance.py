@@ -186,10 +186,11 @@ def masks(tokens):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("mask", ["none", "window", "prefix", "added"])
-@pytest.mark.parametrize("block", [1 << 21, 150])
-def test_blocked_attention_equals_dense(monkeypatch, mode, mask, block):
+@pytest.mark.parametrize(("block", "held"), [(1 << 21, 1 << 24), (150, 1 << 24), (150, 0)])
+def test_blocked_attention_equals_dense(monkeypatch, mode, mask, block, held):
     """Also where a block is a few queries, so that nothing of size tokens x tokens exists."""
     monkeypatch.setattr("mmlens.importance.attention._BLOCK", {"cpu": block})
+    monkeypatch.setattr("mmlens.importance.attention._HELD", held)
     tokens = 23
     heads = heads_of(tokens, mask=masks(tokens)[mask], cap=3.0 if mask == "window" else None)
     rng = np.random.default_rng(0)

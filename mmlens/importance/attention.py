@@ -6,7 +6,7 @@ itself stays on the fused kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,11 @@ from mmlens.importance.scores import AttentionMode
 
 # Elements of one block [head, query, key]: small enough for a CPU's cache, enough to fill a GPU.
 _BLOCK = {"cpu": 1 << 21, "cuda": 1 << 27}
+# A matrix [query, key] of up to as many elements is held between the two passes of mode "paper", which
+# then computes it once (4,096 tokens: 64 MB); a longer prompt computes its blocks twice.
+_HELD = 1 << 24
+#: Queries, and their attention to the first keys.
+Block = tuple[slice, Float[Tensor, "query key"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +43,7 @@ class Heads:
     soft_cap: float | None = None
     mask: Tensor | None = None
 
-    def blocks(self, mode: AttentionMode) -> Iterator[tuple[slice, Float[Tensor, "query key"]]]:
+    def blocks(self, mode: AttentionMode) -> Iterator[Block]:
         """(queries, their attention to the first keys), probabilities averaged over heads.
 
         In mode ``causal`` without a mask the keys behind the block's last query are left out: their
@@ -79,35 +84,35 @@ def set_weights(
     """The token weights of ``attn_k`` and ``attn_q`` for several sets at once; 0 outside each set.
 
     As :func:`mmlens.importance.scores.token_weights` of each set's part of the attention, in memory
-    linear in the number of tokens. Mode ``paper`` goes through the blocks twice: a softmax over queries
+    linear in the number of tokens. Mode ``paper`` goes through the blocks twice, since a softmax over queries
     needs its denominators first. No maximum has to be taken off, since probabilities are at most 1.
     """
     member = sets.float()
     if mode == "causal":
-        paid, received = _sums(heads, mode, member, member, exponential=False)
-        return torch.stack([paid, received]) * member
-    rows, columns = _sums(heads, mode, member, member, exponential=True)
+        return torch.stack(_sums(heads.blocks(mode), member, member)) * member
+    tokens = sets.shape[1]
+    held = list(_exponentials(heads)) if tokens**2 <= _HELD else None
     # Per set: rows_q = sum_k exp A_qk, columns_k = sum_q exp A_qk, over its own tokens.
-    by_columns = member / columns.clamp(min=1.0)
-    by_rows = member / rows.clamp(min=1.0)
-    paid, received = _sums(heads, mode, by_columns, by_rows, exponential=True)
-    return torch.stack([paid, received]) * member
+    rows, columns = _sums(held or _exponentials(heads), member, member)
+    by_columns, by_rows = member / columns.clamp(min=1.0), member / rows.clamp(min=1.0)
+    return torch.stack(_sums(held or _exponentials(heads), by_columns, by_rows)) * member
+
+
+def _exponentials(heads: Heads) -> Iterator[Block]:
+    return ((rows, block.exp_()) for rows, block in heads.blocks("paper"))
 
 
 def _sums(
-    heads: Heads,
-    mode: AttentionMode,
+    blocks: Iterable[Block],
     key_weights: Float[Tensor, "set token"],
     query_weights: Float[Tensor, "set token"],
-    exponential: bool,
 ) -> tuple[Float[Tensor, "set token"], Float[Tensor, "set token"]]:
-    """sum_k B_qk key_weights_k and sum_q B_qk query_weights_q, with B the attention or its exp."""
+    """sum_k B_qk key_weights_k and sum_q B_qk query_weights_q, of a matrix B in blocks of queries."""
     over_keys, over_queries = torch.empty_like(key_weights), torch.zeros_like(query_weights)
-    for rows, block in heads.blocks(mode):
+    for rows, block in blocks:
         seen = block.shape[1]
-        values = block.exp_() if exponential else block
-        over_keys[:, rows] = key_weights[:, :seen] @ values.T
-        over_queries[:, :seen] += query_weights[:, rows] @ values
+        over_keys[:, rows] = key_weights[:, :seen] @ block.T
+        over_queries[:, :seen] += query_weights[:, rows] @ block
     return over_keys, over_queries
 
 

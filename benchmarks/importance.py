@@ -1,0 +1,240 @@
+"""Importance scores against the straightforward computation: `python -m benchmarks.importance`.
+
+A random Qwen2-VL of the 7B model's width with a few layers, one sample of 1,246 tokens with a picture,
+MINER's token sets. The ways take turns; each runs alone in a fresh process for its memory:
+
+    forward          the forward pass through the hooked backbone, no hooks
+    straightforward  as MINER's code is shaped (methods 3.2, 3.9): the attention of all heads materialised,
+                     products [token x neuron] per score and set, then their sum; the whole matrix read
+                     from a file, added to and written back for every sample
+    identity         the same with row and column sums in place of those products
+    importance       mmlens.importance.collect's step: attention in blocks, one product per layer
+
+`beyond` is time beyond the forward itself, and the ratio of the straightforward way's to it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from benchmarks._memory import resident_peak
+from benchmarks._models import build, family
+from benchmarks._sizes import Device, Dtype, ModelSize, Size, Widths
+from mmlens.importance.collection import How, ImportanceStream
+from mmlens.importance.scores import SCORES, AttentionMode, min_max, token_set_scores
+from mmlens.plan import make_plan
+
+#: MINER's token sets that a picture's prompt has (methods 3.1).
+SETS = ("text", "special", "special_text", "image", "prompt")
+Way = Literal["forward", "straightforward", "identity", "importance"]
+WAYS: tuple[Way, ...] = ("forward", "straightforward", "identity", "importance")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    tokens: int = 1246
+    """Tokens of the sample."""
+    layers: int = 2
+    """Layers of the decoder, at the width of Qwen2-VL-7B."""
+    modes: tuple[AttentionMode, ...] = ("causal", "paper")
+    """What attention is."""
+    growth: tuple[int, ...] = (623, 1246, 2492, 4984)
+    """Tokens at which memory is measured."""
+    repeats: int = 5
+    """Rounds in which the ways take turns."""
+    threads: int = 2
+    """CPU threads."""
+    device: Device = "cpu"
+    """Where."""
+    dtype: Dtype = "float32"
+    """In what precision the model runs."""
+
+
+def widths(layers: int) -> ModelSize:
+    """Qwen2-VL-7B's decoder with fewer layers, and a tower that takes next to no time."""
+    full = family("qwen2-vl").sizes["7b"]
+    return replace(full, layers=layers, vocab=2000, tower=Widths(1, 160, 640, 2))
+
+
+def products(x: Tensor, a: Tensor, mode: AttentionMode) -> Tensor:
+    """Every score of one set as it is written down: matrices [token, neuron] first, then their sums."""
+    by_query, by_key = (a.softmax(0), a.softmax(1)) if mode == "paper" else (a, a)
+    scores = [
+        (x > 0).to(x.dtype).mean(0),
+        x.mean(0),
+        x.amax(0),
+        (by_query.T @ x).sum(0),  # [key, neuron], summed over keys
+        (by_key @ x).sum(0),  # [query, neuron], summed over queries
+    ]
+    return min_max(torch.stack(scores))
+
+
+class Bench:
+    """A model, one sample, and the ways to its scores."""
+
+    def __init__(self, options: Options, mode: AttentionMode, tokens: int, folder: Path) -> None:
+        torch.set_num_threads(options.threads)
+        built = build(
+            "qwen2-vl",
+            widths(options.layers),
+            ["hooked_transformer"],
+            options.device,
+            options.dtype,
+        )
+        self.model, self.mode = built.first, mode
+        samples = built.samples(Size(1, tokens))
+        self.batch = self.model.prepare(samples)
+        assert self.batch.shape == (1, tokens)
+        # The picture is encoded once: what is measured is the decoder.
+        self.batch = self.model.encode_media(self.batch)
+        plan = make_plan(self.model, samples, ("language",), SETS, "domain", "auto", tokens, 1)
+        self.stream = ImportanceStream(self.model, plan, How(SCORES, mode), None, 0.0)
+        self.file = folder / "matrix.npy"
+        shape = (len(SCORES), len(SETS), *self.model.module("language").shape)
+        np.save(self.file, np.zeros(shape, np.float32))
+        self.found: Tensor | None = None
+
+    @torch.no_grad()
+    def run(self, way: Way) -> None:
+        """Once."""
+        if way == "forward":
+            self.model.forward(self.batch, logits_to_keep=1)
+        elif way == "importance":
+            with self.stream.listening():
+                self.stream.step(self.batch, {})
+        else:
+            self._written(products if way == "straightforward" else token_set_scores)
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _written(self, scores: Callable[[Tensor, Tensor, AttentionMode], Tensor]) -> None:
+        model, batch = self.model, self.batch
+        members = [batch.groups.mask(name)[0] for name in SETS]
+        kept: dict[str, Tensor] = {}
+        rows: list[Tensor] = []
+
+        def keep(tensor: Tensor, hook: object) -> None:
+            kept[str(getattr(hook, "name", "")).rsplit(".", 1)[-1]] = tensor[0].float()
+
+        def score(tensor: Tensor, hook: object) -> None:  # noqa: ARG001
+            x = torch.nn.functional.silu(tensor[0].float())
+            a = self._attention(kept["hook_rot_q"], kept["hook_rot_k"])
+            rows.append(torch.stack([scores(x[m], a[m][:, m], self.mode) for m in members], 1))
+
+        hooks = []
+        for layer in range(model.cfg.n_layers):
+            hooks += [(f"blocks.{layer}.attn.hook_rot_{one}", keep) for one in "qk"]
+            hooks.append((f"blocks.{layer}.mlp.hook_pre", score))
+        with model.hooks(fwd_hooks=hooks):
+            model.forward(batch, logits_to_keep=1)
+        self.found = torch.stack(rows, 2).cpu()
+        np.save(self.file, np.load(self.file) + self.found.numpy())
+
+    def _attention(self, q: Tensor, k: Tensor) -> Tensor:
+        """All heads' probabilities at once, averaged afterwards."""
+        q, k = q.transpose(0, 1), k.transpose(0, 1)
+        k = k.repeat_interleave(len(q) // len(k), 0)
+        scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
+        if self.mode == "causal":
+            above = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(1)
+            scores = scores.masked_fill(above, -torch.inf)
+        return scores.softmax(-1).mean(0)
+
+    def difference(self) -> float:
+        """Largest difference between the streamed scores of one step and the straightforward ones."""
+        before = self.stream.result().sums
+        self.run("importance")
+        self.run("straightforward")
+        assert self.found is not None
+        return float((self.stream.result().sums - before)[0].sub(self.found).abs().max())
+
+
+def timed(bench: Bench, repeats: int) -> Mapping[Way, list[float]]:
+    """Seconds of every way, a round at a time."""
+    seconds: dict[Way, list[float]] = {way: [] for way in WAYS}
+    for way in WAYS:
+        bench.run(way)
+    for _ in range(repeats):
+        for way in WAYS:
+            started = time.perf_counter()
+            bench.run(way)
+            seconds[way].append(time.perf_counter() - started)
+    return seconds
+
+
+def memory(options: Options, mode: AttentionMode, tokens: int, way: Way) -> tuple[float, float]:
+    """Megabytes held before a way runs, and the most while it does."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options, mode, tokens, Path(folder))
+        bench.run("forward")  # the libraries' own buffers belong to the baseline
+        if options.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            bench.run(way)
+            return before / 2**20, torch.cuda.max_memory_allocated() / 2**20
+        return resident_peak(lambda: bench.run(way))
+
+
+def alone(options: Options, mode: AttentionMode, tokens: int, way: Way) -> float:
+    """Megabytes that a way takes beyond what is held, in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        before, peak = pool.submit(memory, options, mode, tokens, way).result()
+    return peak - before
+
+
+def main(options: Options) -> None:
+    """Print the tables."""
+    print(
+        f"torch {torch.__version__}, {options.device}, {options.dtype}, {options.threads} threads, "
+        f"{options.repeats} rounds; decoder: {widths(options.layers)}; {options.tokens} tokens, "
+        f"sets {', '.join(SETS)}"
+    )
+    for mode in options.modes:
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(options, mode, options.tokens, Path(folder))
+            print(f"\nattention_mode={mode!r}: scores differ by at most {bench.difference():.1e}")
+            seconds = timed(bench, options.repeats)
+            del bench
+        print(f"{'':16s} {'ms':>8s} {'beyond ms':>10s} {'ratio':>7s} {'extra MB':>9s}")
+        beyond = {
+            way: [t - f for t, f in zip(seconds[way], seconds["forward"], strict=True)]
+            for way in WAYS
+        }
+        for way in WAYS:
+            ratios = [
+                s / b
+                for s, b in zip(beyond["straightforward"], beyond[way], strict=True)
+                if way != "forward"
+            ]
+            ratio = f"{statistics.median(ratios):7.1f}" if ratios else f"{'':>7s}"
+            print(
+                f"{way:16s} {1000 * statistics.median(seconds[way]):8.0f} "
+                f"{1000 * statistics.median(beyond[way]):10.0f} {ratio} "
+                f"{alone(options, mode, options.tokens, way):9.0f}",
+                flush=True,
+            )
+    print("\nextra MB against tokens (attention_mode='causal')")
+    print(f"{'':16s}" + "".join(f"{tokens:>9d}" for tokens in options.growth))
+    for way in WAYS:
+        mode: AttentionMode = "causal"
+        taken = [alone(options, mode, tokens, way) for tokens in options.growth]
+        print(f"{way:16s}" + "".join(f"{mb:9.0f}" for mb in taken), flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
