@@ -70,7 +70,7 @@ Output (:mod:`experiments.runner.output`)
 Answers before and after a mask, side by side: :func:`mmlens.tables.before_and_after`.
 """
 
-from experiments.runner.collecting import collect_statistics, help_with_statistics
+from experiments.runner.collecting import STATISTICS, collect_statistics, help_with_statistics
 from experiments.runner.config import (
     CommonConfig,
     How,
@@ -108,6 +108,7 @@ from experiments.runner.study import Study
 
 __all__ = [
     "CARD_SAMPLES",
+    "STATISTICS",
     "CommonConfig",
     "How",
     "Study",

@@ -107,6 +107,8 @@ def summarise(run: Run, sentences: Iterable[str], where: str = "") -> None:
         where: the last line; default: the report's place.
     """
     print()
-    for sentence in sentences:
+    for sentence in (said := list(sentences)):
         print(sentence)
-    print(f"\n{where or 'Report: ' + str(run.path('report.html'))}")
+    if said:
+        print()
+    print(f"{where or 'Report: ' + str(run.path('report.html'))}")

@@ -48,7 +48,7 @@ def command_line(main: Callable[[AnyConfig], None], config: type[AnyConfig]) -> 
 
 
 def open_run(
-    config: AnyOut, data_hash: Callable[[AnyOut], Any], helping: Callable[[AnyOut], None] | None
+    config: AnyOut, data_hash: Callable[[AnyOut], Any], helping: Callable[[AnyOut], None]
 ) -> Run | None:
     """Begin a run folder or go on with one; under a launcher the first process alone writes there.
 
@@ -56,8 +56,8 @@ def open_run(
         config: the settings, a dataclass. All but ``out`` stand in the manifest and must be the
             folder's own on a further start.
         data_hash: config -> what tells the data from others, for the manifest.
-        helping: what the other processes of a launcher do: their share of what processes share, with
-            the same arguments as the first. None: nothing, they end.
+        helping: what the other processes of a launcher do: their share of what processes do
+            together, with the same arguments as the first.
 
     Returns:
         The run; None on the other processes, where everything is done on return. Where
@@ -68,7 +68,7 @@ def open_run(
     """
     if rank_and_world()[0] > 0:
         # The first process opens the folder, and may find nothing left to do, before others write.
-        if not from_first(None) and helping is not None:
+        if not from_first(None):
             helping(config)
         return None
     run = Run.open(config.out, {**settings(config), "data_hash": data_hash(config)})
