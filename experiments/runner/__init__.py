@@ -46,7 +46,7 @@ Settings (:mod:`experiments.runner.config`)
     :func:`mmlens.evaluate.evaluate`.
 Data, whatever the model (:mod:`experiments.runner.data`)
     ``benchmarks(config)``, ``data_folder(config)``, ``data_hashes(config)``,
-    ``read_split(config, "train" | "test", limit=, prompt=)``, ``metrics(config)``,
+    ``read_split(config, "train" | "test", *, limit, prompt, options)``, ``metrics(config)``,
     ``chosen_values(asked, samples, what="domain")``.
 Start (:mod:`experiments.runner.start`)
     ``command_line(main, Config)``, ``open_run(config, data_hash, helping)``, ``load(config, run)``,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from experiments.benchmark_data import named_folders
 from experiments.runner.config import CommonConfig
@@ -68,7 +68,12 @@ def data_hashes(config: CommonConfig) -> dict[str, str]:
 
 
 def read_split(
-    config: CommonConfig, which: Which, *, limit: int | None, prompt: str | None = None
+    config: CommonConfig,
+    which: Which,
+    *,
+    limit: int | None,
+    prompt: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Sample]:
     """The samples that neurons are found on, or that are asked.
 
@@ -78,6 +83,7 @@ def read_split(
         limit: questions of each benchmark at most, drawn as ``config.subset`` says; None or 0: all. A
             folder is read whole: :func:`mmlens.samples.take_per_value` draws from it.
         prompt: the benchmarks' wording; default: ``config.prompt``.
+        options: benchmark -> further options of :func:`mmlens.datasets.read` for it.
 
     Raises:
         SampleError: no such file, split or benchmark, or answers that are not published.
@@ -97,6 +103,7 @@ def read_split(
             limit=limit or None,
             seed=config.seed,
             scored=which == "test",
+            **(options or {}).get(name, {}),
         )
     return samples
 
