@@ -40,7 +40,9 @@ An experiment is a dataclass of settings and a ``main(config)``, readable top to
 Settings (:mod:`experiments.runner.config`)
     ``CommonConfig``: model, data, out, train_split, test_split, domains, quick (``What``); template,
     prompt, subset, metric, paper_metrics, temperature, max_new_tokens, token_budget, max_batch,
-    max_failures, seed, backbone, device, dtype, revision (``How``).
+    max_failures, seed, backbone, device, dtype, revision (``How``). How many samples, questions and
+    control seeds is each experiment's own. A shared setting with another default is written in
+    ``Config``, never in ``Own``, where it would be lost.
     ``settled(config, quick)``; ``settings(config)`` for the manifest; ``batching(config)``: options
     of collect, lens, cards; with ``generation(config)`` and ``metric_name=metrics(config)`` those of
     :func:`mmlens.evaluate.evaluate`.
@@ -53,7 +55,8 @@ Start (:mod:`experiments.runner.start`)
     ``announce(run, config, model, samples, *, forwards, answers, keys, modules)``.
 Activation statistics (:mod:`experiments.runner.collecting`)
     ``collect_statistics(run, model, samples, *, modules, in_parts, seed, **options)``: stage
-    ``collect``; ``help_with_statistics(out, model, samples, **options)`` on other processes.
+    ``collect``; ``help_with_statistics(out, model, samples, **options)`` on other processes. Both
+    write ``STATISTICS``.
 Analyses (:mod:`experiments.runner.study`, :mod:`experiments.runner.sections`)
     ``Study(run, model, domains, train, asked, seed, options)`` with ``.some(per_domain)`` and
     ``.table(name, stage, make)``: a table that is read where its stage is finished.
@@ -61,7 +64,8 @@ Analyses (:mod:`experiments.runner.study`, :mod:`experiments.runner.sections`)
     ``overlap_section(study, sets, labels, text)``,
     ``stability_section(study, modules, labels, make, text)``,
     ``lens_section(study, per_domain, pictures, *, sets, whose)``,
-    ``cards_section(study, per_set, sets, *, title, probabilities, **options)``.
+    ``cards_section(study, per_set, sets, *, title, probabilities, **options)``, on ``CARD_SAMPLES``
+    samples per domain.
 Output (:mod:`experiments.runner.output`)
     ``save_sets(run, name, sets)``, ``save_selections(run, selections)``, ``about_run(run)``,
     ``samples_used(splits, found_on, asked, domains, skipped)``,
