@@ -13,26 +13,23 @@ A second start with the same folder goes on where the first one stopped.
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import tyro
 
 import mmlens
-from experiments.mmneuron import save_sets
-from mmlens import deactivation, overlap, plots, report, tables
+from experiments import runner
+from mmlens import deactivation, overlap, plots, tables
 from mmlens.deactivation import Questions
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
 from mmlens.fingerprint import data_fingerprint
 from mmlens.likelihood import evaluate_texts, likelihood_table
 from mmlens.names import LANGUAGE
-from mmlens.run import Run, about_model
+from mmlens.run import Run
 from mmlens.samples import Sample, take_per_value
 from mmlens.texts import chunked, load_texts
 
@@ -90,36 +87,16 @@ def main(config: Config) -> None:
     if unknown := set(config.evaluate_fractions) - set(config.fractions):
         raise MMLensError(f"Fraction {min(unknown):g} is to be silenced but not in --fractions.")
     train, test = (load_texts(config.data, s) for s in (config.train_split, config.test_split))
-    settings = {k: v for k, v in asdict(config).items() if k != "out"}
-    hashes = data_fingerprint(
-        [[(t.id, t.domain, t.text) for t in split] for split in (train, test)]
-    )
-    run = Run.open(config.out, {**settings, "data_hash": hashes})
-    if run.finished("report"):
-        print(f"{config.out} is finished already; nothing is left to do.")
+    run = runner.open_run(config, lambda _: content_hash(train, test), help_collecting)
+    if run is None or run.finished("report"):
         return
 
     with run.stage("load"):
-        model = mmlens.load(
-            config.model,
-            backbone=config.backbone,
-            device=config.device,
-            dtype=config.dtype,
-            revision=config.revision,
-        )
-        run.manifest.update(about_model(model, config.model, config.revision))
+        model = runner.load(config, run)
         languages = chosen_languages(config, train)
         train, test = (chunks(config, model, split, languages) for split in (train, test))
     with run.stage("collect") as stage:
-        statistics = mmlens.collect(
-            model,
-            take_per_value(train, "domain", config.train_chunks or None, seed=config.seed),
-            groups=(config.group,),
-            template="none",
-            token_budget=config.token_budget,
-            max_batch=config.max_batch,
-            checkpoint=run.path("statistics.safetensors"),
-        )
+        statistics = counted(config, model, train)
         stage.tokens = int(statistics.modules[LANGUAGE].tokens.sum())
 
     counts = statistics.counts(LANGUAGE, keys=languages)
@@ -136,7 +113,7 @@ def main(config: Config) -> None:
             for fraction in sorted(config.fractions)
         }
         by_module = {fraction: {LANGUAGE: one} for fraction, one in selections.items()}
-        save_sets(run, by_module)
+        runner.save_selections(run, by_module)
         neurons = tables.neurons_table(by_module, {LANGUAGE: probability}, languages)
         run.write_csv("neurons.csv", neurons)
 
@@ -165,17 +142,39 @@ def main(config: Config) -> None:
         effects = deactivation.effects_table(results, masks, texts, full=True, weights=tokens)
         run.write_csv("effects.csv", effects)
         draw(run, config, selections, neurons, effects, languages)
-    print(f"\nTables and figures: {config.out}")
+    runner.summarise(run, (), f"Tables and figures: {config.out}")
+
+
+def counted(
+    config: Config, model: mmlens.HookedMLLM, train: Sequence[Sample]
+) -> mmlens.NeuronStatistics:
+    """Activations of the language module on chunks, counted by all processes together."""
+    return mmlens.collect(
+        model,
+        take_per_value(train, "domain", config.train_chunks or None, seed=config.seed),
+        groups=(config.group,),
+        template="none",
+        token_budget=config.token_budget,
+        max_batch=config.max_batch,
+        checkpoint=config.out / runner.STATISTICS,
+    )
+
+
+def help_collecting(config: Config) -> None:
+    """What processes other than the first do under a launcher: their share of the chunks."""
+    model, train = runner.load(config), load_texts(config.data, config.train_split)
+    counted(config, model, chunks(config, model, train, chosen_languages(config, train)))
+
+
+def content_hash(train: Sequence[Sample], test: Sequence[Sample]) -> str:
+    """What tells these texts from others."""
+    return data_fingerprint([[(t.id, t.domain, t.text) for t in split] for split in (train, test)])
 
 
 def chosen_languages(config: Config, train: Sequence[Sample]) -> list[str]:
     """The languages asked for, or all, checked against the data."""
-    present = sorted({str(t.domain) for t in train})
-    if unknown := [one for one in config.languages if one not in present]:
-        raise MMLensError(
-            f"There is no language {unknown[0]!r} in the data; there are {', '.join(present)}."
-        )
-    if len(chosen := list(config.languages) or present) < 2:
+    chosen = runner.chosen_values(config.languages, train, "language")
+    if len(chosen) < 2:
         raise MMLensError(f"Two languages or more are needed; there is {', '.join(chosen)}.")
     return chosen
 
@@ -230,17 +229,8 @@ def draw(
         for control in deactivation.CONTROLS
         if config.seeds
     }
-    run.path("figures").mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        # plotly.js lies once beside them, so that they open offline.
-        figure.write_html(
-            run.path("figures", f"{name}.html"), include_plotlyjs="directory", config=report.CONFIG
-        )
+    runner.write_figures(run, figures)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    try:
-        main(tyro.cli(Config))
-    except MMLensError as error:
-        sys.exit(f"error: {error}")
+    runner.command_line(main, Config)

@@ -6,64 +6,44 @@ the section of the report that shows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-import mmlens
-from mmlens import overlap, plots, stability
-from mmlens.cards import neuron_cards
+from experiments import runner
+from experiments.runner import Study
+from mmlens import plots, stability
 from mmlens.deactivation import Mask, Questions, effects_table, masks_and_controls, study_settings
 from mmlens.deviation import deviation
 from mmlens.entropy import Selection
-from mmlens.errors import StatisticsError, UnsupportedModelError
 from mmlens.evaluate import evaluate
-from mmlens.lens import logit_lens
-from mmlens.lens_study import LensStudy, study_lens
 from mmlens.names import LANGUAGE
-from mmlens.reporting.sections import Figure, Section, Table
-from mmlens.run import Run
-from mmlens.samples import Sample, take_per_value
-from mmlens.stages import Stages, find_stages
+from mmlens.neurons import NeuronSet
+from mmlens.reporting.sections import Figure, Section
 from mmlens.statistics import NeuronStatistics
 
-#: Training samples per domain that neurons are shown for their cards.
-CARD_SAMPLES = 100
 Selections = Mapping[str, Selection]
 Probabilities = Mapping[str, Float[Tensor, "layer neuron domain"]]
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """What all analyses work on.
+class DomainStudy(Study):
+    """What all analyses of MMNeuron work on.
 
     Attributes:
-        run: the run folder.
-        model: the model.
-        domains: in their order.
         selections: module -> what was selected, at the fraction that is silenced.
         probabilities: module -> activation probabilities.
-        train: the samples that neurons were found on.
-        questions: the questions that were asked.
-        seed: of draws.
-        options: template, token_budget, max_batch, max_failures.
+        questions: the questions that were asked; their samples are ``asked``.
         answering: further options of :func:`mmlens.evaluate.evaluate`: metric_name, max_new_tokens, ...
     """
 
-    run: Run
-    model: mmlens.HookedMLLM
-    domains: Sequence[str]
     selections: Selections
     probabilities: Probabilities
-    train: Sequence[Sample]
     questions: Questions
-    seed: int
-    options: Mapping[str, Any]
     answering: Mapping[str, Any]
 
     @property
@@ -71,37 +51,19 @@ class Study:
         """The share of each module's neurons that was selected."""
         return next(iter(self.selections.values())).fraction
 
-    def asked(self, per_domain: int) -> list[Sample]:
-        """Some of the questions, at most so many per domain."""
-        return take_per_value(self.questions.samples, "domain", per_domain, seed=self.seed)
-
-    def table(self, name: str, stage: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table of the run folder: read where it is finished, made and written otherwise."""
-        if not self.run.finished(stage):
-            with self.run.stage(stage):
-                self.run.write_csv(name, make())
-        return pd.read_csv(self.run.path(name), keep_default_na=False, na_values=[""])
+    @property
+    def sets(self) -> dict[str, dict[str, NeuronSet]]:
+        """Module -> domain -> its neurons."""
+        return {module: one.sets for module, one in self.selections.items()}
 
 
-def sets_section(study: Study) -> Section:
+def sets_section(study: DomainStudy) -> Section:
     """MM-3: how many neurons carry which labels, and how far the sets overlap."""
-    parts: list[Figure | Table] = []
-    for module, selection in study.selections.items():
-        labels = overlap.multiplicity_table(selection.sets)
-        combinations = overlap.combinations_table(selection.sets)
-        study.run.write_csv(f"overlap-{module}.csv", overlap.overlap_table(selection.sets))
-        if combinations.empty:
-            continue
-        words = {"module": module}
-        upset = plots.upset(combinations, domains=study.domains)
-        parts.append(Figure(f"sets-{module}", upset, "combinations", words))
-        heat = plots.overlap_heatmap(overlap.overlap_table(selection.sets), domains=study.domains)
-        parts.append(Figure(f"overlap-{module}", heat, "overlap", words))
-        parts.append(Table(f"Labels per neuron, module {module}", labels))
-    return Section(
-        "Overlap of the sets",
+    return runner.overlap_section(
+        study,
+        study.sets,
+        study.domains,
         "A neuron carries the label of every domain in which it is active often enough, so sets overlap.",
-        parts,
     )
 
 
@@ -118,7 +80,7 @@ def combinations_of(modules: Sequence[str]) -> list[tuple[str, ...]]:
     return found
 
 
-def modules_section(study: Study, per_domain: int, seeds: int) -> Section | None:
+def modules_section(study: DomainStudy, per_domain: int, seeds: int) -> Section | None:
     """MM-5: what each combination of modules costs on its own domain, beyond the matched control."""
     combinations = combinations_of(list(study.selections))
     if not combinations:
@@ -158,12 +120,12 @@ def modules_section(study: Study, per_domain: int, seeds: int) -> Section | None
     )
 
 
-def deviation_section(study: Study, masks: Sequence[Mask], per_domain: int) -> Section:
+def deviation_section(study: DomainStudy, masks: Sequence[Mask], per_domain: int) -> Section:
     """MM-6: how far silencing moves the hidden states, whatever it does to the answers."""
     chosen = [mask for mask in masks if mask.fraction == study.fraction and mask.seed < 2]
 
     def make() -> pd.DataFrame:
-        return deviation(study.model, study.asked(per_domain), chosen, **study.options)
+        return deviation(study.model, study.some(per_domain), chosen, **study.options)
 
     table = study.table("deviation.csv", "deviation", make)
     figures = [
@@ -183,7 +145,7 @@ def deviation_section(study: Study, masks: Sequence[Mask], per_domain: int) -> S
 
 
 def stability_section(
-    study: Study, parts: Sequence[Sequence[NeuronStatistics]], group: str, quantile: float
+    study: DomainStudy, parts: Sequence[Sequence[NeuronStatistics]], group: str, quantile: float
 ) -> Section:
     """MM-10: how much the sets owe to the amount of data."""
 
@@ -200,121 +162,30 @@ def stability_section(
             for module in study.selections
         )
 
-    table = study.table("stability.csv", "stability", make)
-    figures = [
-        Figure(
-            f"stability-{module}",
-            plots.stability_curves(table, module, domains=study.domains),
-            "stability",
-            {"module": module},
-        )
-        for module in study.selections
-    ]
-    return Section(
-        "Stability against the amount of data",
+    return runner.stability_section(
+        study,
+        list(study.selections),
+        study.domains,
+        make,
         "The paper's published code selects on the first 35 to 58 pictures of each domain. What would "
         "another budget have given?",
-        figures,
     )
 
 
-def lens_section(study: Study, neurons: pd.DataFrame, per_domain: int, pictures: int) -> Section:
-    """MM-7 to MM-9: entropy per layer, the answer per layer, the stages, the lens over pictures."""
-    path = study.run.path("lens.jsonl")
-    with study.run.stage("lens") as stage:
-        found = study_lens(study.model, study.asked(per_domain), rows=path, **study.options)
-        stage.tokens += found.tokens
-    study.run.write_csv("lens.csv", found.frame)
-    media = [g for g in ("image", "video", "audio") if (found.frame.group == g).any()]
-    figure = plots.entropy_by_layer(found.frame, [*media, "text"], domains=study.domains)
-    parts: list[Figure | Table] = [Figure("lens-entropy", figure, "lens_entropy")]
-    if found.frame.answer_p.notna().any():
-        answers = plots.answer_by_layer(found.frame, domains=study.domains)
-        parts.append(Figure("lens-answer", answers, "lens_answer"))
-    text = []
-    if media and (stages := stages_of(found, media[0])) is not None:
-        per_layer = domain_neurons_by_layer(neurons, study)
-        drawn = plots.stages_figure(stages, per_layer, group=media[0])
-        parts.append(Figure("stages", drawn, "stages", {"modules": LANGUAGE}))
-        text.append(stages_sentence(stages, media[0]))
-    for sample in take_per_value(study.asked(per_domain), "domain", pictures, seed=study.seed):
-        if (picture := lens_picture(study.model, sample, study.options["template"])) is not None:
-            words = {"sample": sample.id, "answer": ", ".join(sample.answers[:1])}
-            parts.append(Figure(f"lens-{len(parts)}", picture, "lens_picture", words))
-    return Section("The logit lens", " ".join(text), parts)
+def language_sets(study: DomainStudy) -> dict[str, NeuronSet]:
+    """Domain -> its neurons of the decoder; empty sets where that module is not analysed."""
+    if LANGUAGE in study.sets:
+        return study.sets[LANGUAGE]
+    info = study.model.module(LANGUAGE)
+    return {d: NeuronSet((), LANGUAGE, (info.layers, info.width)) for d in study.domains}
 
 
-def lens_picture(model: mmlens.HookedMLLM, sample: Sample, template: Any) -> go.Figure | None:
-    """The lens over the first picture of a sample; None where there is none, or no places are known."""
-    if not (sample.images or sample.videos):
-        return None
-    result = logit_lens(model, model.prepare(sample, template=template))
-    try:
-        return result.plot_picture(model, video=not sample.images)
-    except UnsupportedModelError:
-        return None
-
-
-def stages_of(found: LensStudy, group: str) -> Stages | None:
-    """The bends of the mean curve; None where the decoder has too few layers for them."""
-    try:
-        return find_stages(found.curves(group))
-    except StatisticsError:
-        return None
-
-
-def stages_sentence(stages: Stages, group: str) -> str:
-    """What the rule finds, in words."""
-    found = "It does" if stages.three_stages else "It does not"
-    pieces = "; ".join(
-        f"layers {one.first} to {one.last}: {one.direction}, {one.slope:+.2f} nats per layer"
-        for one in stages.stages
-    )
-    return (
-        f"Does the entropy of {group} tokens fall in the middle layers and rise in the last, as the "
-        f"paper's three stages would have it? {found} here ({pieces})."
-    )
-
-
-def domain_neurons_by_layer(neurons: pd.DataFrame, study: Study) -> dict[str, list[int]]:
-    """Domain -> neurons with its label in each layer of the decoder."""
-    layers = study.model.module(LANGUAGE).layers
-    # A neuron stands under the smallest fraction that selects it.
-    rows = neurons[(neurons.module == LANGUAGE) & (neurons.fraction <= study.fraction)]
-    found = {domain: [0] * layers for domain in study.domains}
-    for layer, labels in zip(rows.layer, rows.domains, strict=True):
-        for domain in str(labels).split(";"):
-            if domain in found:
-                found[domain][int(layer)] += 1
-    return found
-
-
-def cards_section(study: Study, per_set: int) -> Section:
+def cards_section(study: DomainStudy, per_set: int) -> Section:
     """A page of neuron cards for each module."""
-    links = {}
-    shown = take_per_value(study.train, "domain", CARD_SAMPLES, seed=study.seed)
-    with study.run.stage("cards"):
-        for module, selection in study.selections.items():
-            page = f"cards-{module}.html"
-            if not selection.union:
-                continue
-            if not study.run.path(page).exists():
-                neuron_cards(
-                    study.model,
-                    shown,
-                    selection.sets,
-                    study.run.path(page),
-                    probabilities=study.probabilities[module],
-                    keys=study.domains,
-                    per_set=per_set,
-                    title=f"Domain neurons of {module}",
-                    **study.options,
-                )
-            links[f"Cards of {module} neurons"] = page
-    return Section(
-        "Neurons, one by one",
-        f"What activates each neuron most among up to {CARD_SAMPLES} training samples per domain, in place, "
-        "and which tokens it promotes: a page per module.",
-        (),
-        links,
+    return runner.cards_section(
+        study,
+        per_set,
+        study.sets,
+        title="Domain neurons of {page}",
+        probabilities=study.probabilities,
     )

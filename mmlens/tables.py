@@ -136,20 +136,46 @@ def examples_table(
         per_domain: rows per domain.
         intervention: the masks' intervention.
     """
+    settings = {
+        domain: Mask(domain, "mask", -1, fraction, (), 0.0, intervention).name
+        for domain in questions.own
+    }
+    found = before_and_after(answers, questions.samples, questions.own, settings, per_domain)
+    return found.rename(columns={"label": "domain"})
+
+
+def before_and_after(
+    answers: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
+    asked: Mapping[str, Sequence[str]],
+    settings: Mapping[str, str],
+    per_label: int = 2,
+) -> pd.DataFrame:
+    """Answers of the untouched model and of one setting for each label, first those that changed.
+
+    Columns: label, question, answer, unmasked, masked, image (its bytes, where it is embedded).
+
+    Args:
+        answers: rows of ``answers.jsonl``; the untouched model's setting is :data:`NONE`.
+        samples: what was asked.
+        asked: label (a domain, a modality, ...) -> ids of the questions to choose from.
+        settings: label -> name of its setting; a question without both answers is left out.
+        per_label: rows per label.
+    """
     said = {(row["setting"], row["id"]): row for row in answers}
-    by_id = {s.id: s for s in questions.samples}
+    by_id = {s.id: s for s in samples}
     rows = []
-    for domain, ids in questions.own.items():
-        name = Mask(domain, "mask", -1, fraction, (), 0.0, intervention).name
+    for label, ids in asked.items():
+        name = settings[label]
         both = [
             (i, said[NONE, i], said[name, i]) for i in ids if {(NONE, i), (name, i)} <= set(said)
         ]
         both.sort(key=lambda t: (t[1]["prediction"] == t[2]["prediction"], -t[1]["score"]))
-        for i, before, after in both[:per_domain]:
+        for i, before, after in both[:per_label]:
             image = by_id[i].images[0] if by_id[i].images else None
             rows.append(
                 {
-                    "domain": domain,
+                    "label": label,
                     "question": by_id[i].text,
                     "answer": by_id[i].answers[0],
                     "unmasked": before["prediction"],

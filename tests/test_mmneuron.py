@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 import mmlens
-from experiments.mmneuron import QUICK, Config, main, settled
+from experiments.mmneuron import QUICK, Config, main
+from experiments.runner import settled
 from experiments.tiny import llava_next as tiny
 from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
 
@@ -238,9 +239,10 @@ def test_a_last_stage_that_failed_is_done_again_alone(place, everything, monkeyp
     before = (everything / "report.html").read_text()
     (everything / "report.html").unlink()
     import experiments.mmneuron_analyses as analyses
+    import experiments.runner.sections as shared
 
     monkeypatch.setattr(analyses, "deviation", lambda *a, **k: pytest.fail("compared again"))
-    monkeypatch.setattr(analyses, "neuron_cards", lambda *a, **k: pytest.fail("made again"))
+    monkeypatch.setattr(shared, "neuron_cards", lambda *a, **k: pytest.fail("made again"))
     changes = {"questions_modules": 3, "deviation_samples": 2, "lens_samples": 3, "cards": 2}
     main(config(place, everything, modules=(), seeds=2, **changes))
     after = (everything / "report.html").read_text()
@@ -248,10 +250,10 @@ def test_a_last_stage_that_failed_is_done_again_alone(place, everything, monkeyp
 
 
 def test_quick_changes_what_was_not_asked_for():
-    made = settled(Config(quick=True, questions=7))
+    made = settled(Config(quick=True, questions=7), QUICK)
     assert made.questions == 7
     assert made.train_samples == QUICK["train_samples"] < Config().train_samples
-    assert settled(Config(questions=7)) == Config(questions=7)
+    assert settled(Config(questions=7), QUICK) == Config(questions=7)
 
 
 def test_a_truncated_picture_is_skipped_and_said(place, tmp_path):
@@ -268,6 +270,31 @@ def test_a_truncated_picture_is_skipped_and_said(place, tmp_path):
     assert "cut.png" in report
     with pytest.raises(TooManyFailuresError, match="train0"):
         main(config(place, tmp_path / "strict", data=(str(data),), max_failures=0.0))
+
+
+def test_a_domain_of_texts_alone_has_neurons_of_the_decoder_alone(place, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "pictures").symlink_to(place / "data" / "pictures")
+    for split in ("train", "test"):
+        rows = [json.loads(r) for r in (place / "data" / f"{split}.jsonl").read_text().splitlines()]
+        for row in rows:
+            if row["domain"] == "blue":
+                row["domain"] = "text"
+                del row["image"]
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "run"
+    main(config(place, out, data=(str(data),), questions_modules=2, lens_samples=2, cards=2))
+    assert (out / "neurons/language-0.2-text.json").exists()
+    assert (out / "cards-language.html").exists()
+    with pytest.raises(MMLensError, match=r"Every domain needs at least one token.*\b0\b"):
+        main(config(place, tmp_path / "tower", data=(str(data),), modules=("language", "vision")))
+
+
+def test_other_interventions_have_their_examples_too(place, tmp_path):
+    out = tmp_path / "run"
+    main(config(place, out, intervention="scale", amount=2.0, seeds=1))
+    assert '<div class="example">' in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
