@@ -14,11 +14,16 @@ from mmlens.errors import SampleError
 from mmlens.groups import TokenGroups
 from mmlens.model import HookedMLLM, Inputs
 from mmlens.prepare import NONE
+from mmlens.reporting import Row, checked_rows
 from mmlens.reporting.prompts import WRITTEN, Piece, Prompt, visible
 from mmlens.reporting.sections import Cell, Section, Table, Text
 from mmlens.samples import Sample
 from mmlens.splits import MEDIA_GROUPS, SLOTS, SPLIT_TYPES, split_groups
 
+COUNT_COLUMNS = (
+    *("dataset", "group", "n_samples", "n_skipped"),
+    *("tokens", "mean_tokens", "share", "n_without"),
+)
 #: Prompts that the section of a report shows at most.
 MOST_PROMPTS = 8
 
@@ -119,9 +124,10 @@ def group_counts(
             kept = [s for s in SLOTS if s not in MEDIA_GROUPS or s in batch.groups.base]
             counts = batch.groups.stack(kept).sum((1, 2)).tolist()
             rows.append(dict(zip(kept, counts, strict=True)))
-    return pd.DataFrame(
-        [row for name in sorted(found) for row in _counted(name, found[name], left.get(name, 0))]
-    )
+    lines = [
+        line for name in sorted(found) for line in _counted(name, found[name], left.get(name, 0))
+    ]
+    return pd.DataFrame(lines, columns=list(COUNT_COLUMNS))
 
 
 def _counted(dataset: str, rows: Sequence[dict[str, int]], skipped: int) -> list[dict[str, object]]:
@@ -178,8 +184,9 @@ def separation_section(
     if template == NONE:
         text = "Every token of a prompt is in one group, by its id alone."
     note = (
-        "Tokens per sample, and their share of the prompt in brackets; special_text is the union of "
-        "special and text, prompt that of all groups."
+        "Tokens per sample, and their share of all the prompts' tokens in brackets; without: samples "
+        "that have no token of the group. special_text is the union of special and text, prompt that "
+        "of all groups."
     )
     return Section(
         "Tokens and their groups",
@@ -211,25 +218,29 @@ def _media(sample: Sample) -> tuple[int, int, int]:
 
 def counts_table(counts: pd.DataFrame) -> pd.DataFrame:
     """The frame of :func:`group_counts` as it is read: a row per data set, a column per group."""
-    groups = list(dict.fromkeys(counts["group"]))
+    rows = checked_rows(counts, COUNT_COLUMNS, "group counts")
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    cells = {(row["dataset"], row["group"]): row for row in rows}
     lines = []
-    for dataset, rows in counts.groupby("dataset", sort=True):
-        line: list[object] = [str(dataset), f"{int(rows['n_samples'].iloc[0]):,}"]
-        for group in groups:
-            row = rows[rows["group"] == group].iloc[0]
-            said = f"{row['mean_tokens']:,.1f} ({100 * row['share']:.0f}%)"
-            if row["n_without"]:
-                said += f"\n{int(row['n_without']):,} without"
-            line.append(Cell(said, "lines"))
-        lines.append(line)
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        here = [cells[dataset, group] for group in groups]
+        lines.append([dataset, f"{here[0]['n_samples']:,}", *map(_said, here)])
     return pd.DataFrame(lines, columns=["data set", "samples", *groups])
+
+
+def _said(row: Row) -> Cell:
+    without = f"\n{row['n_without']:,} without" if row["n_without"] else ""
+    return Cell(f"{row['mean_tokens']:,.1f} ({100 * row['share']:.0f}%){without}", "lines")
 
 
 def splits_table(counts: pd.DataFrame) -> pd.DataFrame:
     """The split types, and the mean tokens per sample of each of their sets over all data."""
-    tokens = counts.groupby("group")["tokens"].sum()
-    samples = int(counts[counts["group"] == "prompt"]["n_samples"].sum())
-    media = [name for name in MEDIA_GROUPS if name in tokens and tokens[name] > 0]
+    tokens: dict[str, int] = {}
+    samples = 0
+    for row in checked_rows(counts, COUNT_COLUMNS, "group counts"):
+        tokens[row["group"]] = tokens.get(row["group"], 0) + row["tokens"]
+        samples += row["n_samples"] if row["group"] == "prompt" else 0
+    media = [name for name in MEDIA_GROUPS if tokens.get(name)]
     lines = []
     for split in SPLIT_TYPES:
         sets = [f"{name} {tokens[name] / samples:,.1f}" for name in split_groups(split, media)]

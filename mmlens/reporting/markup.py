@@ -26,10 +26,19 @@ def unbroken(escaped: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], kind: str = "") -> str:
     """A table that scrolls on its own; without ``head`` it has none."""
-    top = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
+    first = rows[0] if rows else [""] * len(head)
+    top = "".join(
+        f'<th scope="col"{_aligned(cell)}>{text(name)}</th>'
+        for name, cell in zip(head, first, strict=False)
+    )
     thead = f"<thead><tr>{top}</tr></thead>" if head else ""
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return f'<div class="scroll"><table class="{kind}">{thead}<tbody>{body}</tbody></table></div>'
+
+
+def _aligned(below: object) -> str:
+    """A column of texts has its name where they start."""
+    return ' class="text"' if isinstance(below, Cell) and below.kind == "text" else ""
 
 
 def _cell(value: object) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from mmlens.reporting import Row, bound, checked_rows, points
-from mmlens.reporting.sections import Answer, Badge
-from mmlens.reporting.verdicts import answer_of
+from mmlens.reporting.sections import Answer, Badge, Part, Text, Verdicts
+from mmlens.reporting.verdicts import answer_of, interval_note
 
 MASKING_COLUMNS = (
     *("mined", "strategy", "weights", "ratio", "modality", "treatment", "evaluated", "control"),
@@ -100,6 +100,25 @@ def masking_verdicts(
         asked = ", ".join(f"{name}={value!r}" for name, value in where.items()) or "anything"
         raise ValueError(f"The masking table has no row with {asked}.")
     return [_verdict(setting, row, control) for setting, row in chosen.items()]
+
+
+def masking_parts(table: pd.DataFrame, control: str = "matched", **where: Any) -> list[Part]:
+    """How many verdicts say what, the verdicts, and how to read them; as for the table's verdicts.
+
+    Arguments and errors as in :func:`masking_verdicts`.
+    """
+    found = masking_verdicts(table, control, **where)
+    tally = {name: sum(v.answer == name for v in found) for name in ("yes", "no", "opposite")}
+    lead = (
+        f"Does masking a modality's neurons cost more than masking the {control} control? Of "
+        f"{len(found)} {'comparison' if len(found) == 1 else 'comparisons'}: yes in {tally['yes']}, "
+        f"no in {tally['no']}, and in {tally['opposite']} the control costs more."
+    )
+    if unknown := len(found) - sum(tally.values()):
+        lead += f" In {unknown} it is not known."
+    asked = [v.n_questions for v in found if not math.isnan(v.low)]
+    note = [Text(interval_note(asked, "comparison"), "note")] if asked else []
+    return [Text(lead, "lead"), Verdicts([v.badge for v in found]), *note]
 
 
 def _same(found: Any, asked: Any) -> bool:

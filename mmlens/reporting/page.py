@@ -33,6 +33,7 @@ from mmlens.reporting.sections import (
     Packaged,
     Part,
     Section,
+    Shown,
     Table,
     Text,
     Verdicts,
@@ -172,7 +173,7 @@ def _example(one: Example) -> str:
     said = "changed" if any(changed) else "unchanged"
     if len(changed) > 1 and any(changed):
         said += f" in {sum(changed)} of {len(changed)}"
-    shown = "".join(picture(p.content, p.words) for p in one.pictures)
+    shown = "".join(map(_shown, one.pictures))
     if len(one.pictures) > 1:
         shown = f'<div class="strip">{shown}</div>'
     after = "".join(
@@ -186,6 +187,12 @@ def _example(one: Example) -> str:
         f"<dt>true</dt><dd>{text(one.true)}</dd><dt>before</dt><dd>{text(one.before)}</dd>"
         f"{after}</dl></div>"
     )
+
+
+def _shown(one: Shown) -> str:
+    image = picture(one.content, one.words)
+    caption = f"<span>{text(one.caption)}</span>"
+    return f'<div class="shown">{image}{caption}</div>' if one.caption else image
 
 
 def _marked(changed: bool) -> str:

@@ -86,13 +86,13 @@ class Prompt:
         return f"<style>{asset('prompt.css')}</style>{self.html()}"
 
     def __str__(self) -> str:
-        """The counts, then the prompt: special tokens and runs of placeholders in brackets."""
+        """The counts, then the tokens with a blank between two; all but text in brackets."""
         counts = self.counts
         listed = ", ".join(f"{name} {self._share(name, n)}" for name, n in counts.items())
         parts = [p.said if p.group == "text" else f"[{p.said}]" for p in self.pieces]
-        lines = [f"{part}\n" if part.endswith(LINE_END) else part for part in parts]
+        lines = " ".join(parts).replace(f"{LINE_END} ", f"{LINE_END}\n")
         head = f"{self.title}\n" if self.title else ""
-        return f"{head}{listed}; together {_tokens(sum(counts.values()))}\n{''.join(lines)}"
+        return f"{head}{listed}; together {_tokens(sum(counts.values()))}\n{lines}"
 
 
 def visible(text: str) -> str:

@@ -124,10 +124,17 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture inside the page, and what it shows in words."""
+    """A picture inside the page.
+
+    Attributes:
+        content: PNG or JPEG.
+        words: what it shows, for whoever does not see it.
+        caption: below it; may be empty.
+    """
 
     content: bytes = field(repr=False)
     words: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
