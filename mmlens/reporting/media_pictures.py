@@ -6,22 +6,21 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from PIL import Image
 
 from mmlens.media import open_audio, open_picture, open_video
 from mmlens.reporting.card_page import shrunk
 from mmlens.reporting.sections import Shown
 from mmlens.samples import Sample
+from mmlens.spectrogram import MelBank, spectrogram
 
 #: Frames of a video that are shown at most.
 FRAMES = 4
-#: Samples per second that a sound is shown at, and the length of one of its windows, in seconds.
-RATE, WINDOW = 16_000, 0.025
-#: Decibels below the loudest that are still told from silence.
-DEPTH = 70.0
-#: Columns of a spectrogram's picture at most.
-COLUMNS = 320
+#: Samples per second that a sound is shown at.
+RATE = 16_000
+#: Height of a spectrogram, and its width: so many for each second, within bounds; in pixels.
+_HEIGHT, _PER_SECOND, _WIDTHS = 64, 64, (64, 224)
 #: Longest side, in pixels, of pictures that are kept pixel by pixel.
 _TINY = 72
 
@@ -30,7 +29,7 @@ def pictures_of(sample: Sample, side: int = 224) -> list[Shown]:
     """The media of a sample as pictures of at most ``side`` pixels, in their order.
 
     Of a video: the first and the last frame and those evenly between, :data:`FRAMES` at most; of a
-    sound: its :func:`spectrogram`. A sample without media has none.
+    sound: its spectrogram. A sample without media has none.
 
     Raises:
         MediaError: a medium is missing or unreadable.
@@ -54,39 +53,18 @@ def _opened(sample: Sample) -> Iterator[tuple[Image.Image, str, str]]:
     for number, one in enumerate(sample.audios, start=1):
         wave = open_audio(one, RATE)
         name = _named("sound", number, len(sample.audios))
-        said = f"{name}, {len(wave) / RATE:.1f} s, 0 to {RATE // 2000} kHz upwards"
-        yield drawn(spectrogram(wave)), f"spectrogram of {said}", said
+        said = f"{name}, {len(wave) / RATE:.1f} s, up to {RATE // 2000} kHz, mel scale"
+        drawn = spectrogram(wave, MelBank.plain(RATE)).image(_width(wave), _HEIGHT)
+        yield drawn, f"spectrogram of {said}", said
 
 
 def _named(noun: str, number: int, of: int) -> str:
     return noun if of == 1 else f"{noun} {number}"
 
 
-def spectrogram(wave: Float32[np.ndarray, " time"]) -> Float[np.ndarray, "frequency window"]:
-    """The power of a sound at :data:`RATE` samples per second, in decibels, the loudest at 0.
-
-    |FFT(hann * x)|^2 over windows of :data:`WINDOW` seconds, each half over the next; in long sounds
-    the mean of as many neighbours as leaves :data:`COLUMNS` columns. Power below -:data:`DEPTH` is
-    set to it, silence too. Frequencies from 0 to half the rate.
-    """
-    size = round(RATE * WINDOW)
-    padded = np.pad(wave, (0, max(0, size - len(wave))))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 2]
-    power = np.abs(np.fft.rfft(windows * np.hanning(size), axis=-1)).T ** 2
-    starts = np.arange(0, power.shape[1], -(-power.shape[1] // COLUMNS))
-    neighbours = np.diff(np.append(starts, power.shape[1]))
-    power = np.add.reduceat(power, starts, axis=1) / neighbours
-    loudest = power.max()
-    if loudest == 0:
-        return np.full(power.shape, -DEPTH)
-    return 10 * np.log10(np.maximum(power / loudest, 10 ** (-DEPTH / 10)))
-
-
-def drawn(decibels: Float[np.ndarray, "frequency window"]) -> Image.Image:
-    """A spectrogram in grey, loud is dark, time to the right and frequency upwards; at least 64 wide."""
-    shade = (255 * -decibels[::-1] / DEPTH).round().clip(0, 255).astype(np.uint8)
-    image = Image.fromarray(shade)
-    return image.resize((max(64, image.width), image.height // 2), Image.Resampling.BILINEAR)
+def _width(wave: Float32[np.ndarray, " time"]) -> int:
+    low, high = _WIDTHS
+    return min(high, max(low, round(_PER_SECOND * len(wave) / RATE)))
 
 
 def _encoded(image: Image.Image) -> bytes:
