@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmlens.neurons import NeuronSet
     from mmlens.places import places_of
     from mmlens.samples import Sample, load_samples
+    from mmlens.separation import group_counts, show_groups
     from mmlens.statistics import NeuronStatistics
     from mmlens.top_collection import top_activations
 
@@ -37,6 +38,7 @@ __all__ = [
     "TokenGroups",
     "collect",
     "entropy",
+    "group_counts",
     "hooks",
     "importance",
     "load",
@@ -45,6 +47,7 @@ __all__ = [
     "neuron_cards",
     "places_of",
     "selection",
+    "show_groups",
     "splice",
     "top_activations",
 ]
@@ -61,11 +64,13 @@ _HOMES = {
     "Sample": "samples",
     "TokenGroups": "groups",
     "collect": "collection",
+    "group_counts": "separation",
     "load": "loading",
     "load_samples": "samples",
     "logit_lens": "lens",
     "neuron_cards": "cards",
     "places_of": "places",
+    "show_groups": "separation",
     "splice": "loading",
     "top_activations": "top_collection",
 }

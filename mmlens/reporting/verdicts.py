@@ -6,15 +6,15 @@ Part of :mod:`mmlens.report`, which offers it by name; kept apart for length.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
-from mmlens.reporting import Row, at_fraction, bound, checked_rows, points, with_control
+from mmlens.reporting import Row, at_fraction, bound, checked_rows, points, span, with_control
 from mmlens.reporting.effect_figures import EFFECT_COLUMNS
+from mmlens.reporting.sections import Answer
 
-Answer = Literal["yes", "no", "opposite"]
 CONTROLS = {
     "random": "as many random neurons of the same layers",
     "matched": "as many neurons matched in layer and activation frequency",
@@ -72,6 +72,36 @@ def verdicts(
     return [_verdict(row) for row in own.values()]
 
 
+def answer_of(low: float, high: float) -> Answer:
+    """Does the mask cost more than the control, by the 95% interval of how much more it costs.
+
+    "yes" above 0, "opposite" below, "no" where 0 is inside or at an end, "unknown" where an end is
+    not a number.
+    """
+    if math.isnan(low) or math.isnan(high):
+        return "unknown"
+    return "yes" if low > 0 else "opposite" if high < 0 else "no"
+
+
+def interval_note(n_questions: Sequence[int], per: str) -> str:
+    """How to read a list of verdicts: units, what a no means, how many intervals were looked at.
+
+    Args:
+        n_questions: of each verdict's interval.
+        per: what the verdicts are of, such as ``domain``.
+    """
+    number = len(n_questions)
+    caution = (
+        f" {number} intervals were looked at and none is corrected for that: of twenty, one may be "
+        "expected to exclude 0 by chance."
+    )
+    return (
+        "Numbers are percentage points of accuracy; in brackets the 95% interval. A no means that "
+        f"these questions ({span(n_questions)} per {per}) show no difference, not that there is "
+        f"none.{caution if number > 1 else ''}"
+    )
+
+
 def _verdict(row: Row) -> Verdict:
     """Judge one row of effects evaluated on the mask's own questions."""
     low, high, n = float(row["low"]), float(row["high"]), int(row["n_neurons"])
@@ -80,11 +110,7 @@ def _verdict(row: Row) -> Verdict:
             f"The effect of silencing {row['mask']!r} at fraction {row['fraction']} has the "
             f"interval [{low}, {high}]: both ends must be numbers."
         )
-    answer: Answer = "no"
-    if n > 0 and low > 0:
-        answer = "yes"
-    elif n > 0 and high < 0:
-        answer = "opposite"
+    answer = answer_of(low, high) if n > 0 else "no"
     return Verdict(
         domain=str(row["mask"]),
         fraction=float(row["fraction"]),
