@@ -126,6 +126,39 @@ def overlap_table(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
     )
 
 
+def cross_table(
+    domains: Mapping[str, NeuronSet], modalities: Mapping[str, NeuronSet]
+) -> pd.DataFrame:
+    """Every set of one method against every set of another: how many neurons both find.
+
+    For MMNeuron's domain sets against MINER's modality sets, of one module. Columns: module, domain,
+    modality, n_domain = |A|, n_modality = |B|, both = |A & B|, expected = |A| |B| / N, the mean of
+    |A & B| over random sets of these sizes among the module's N neurons, jaccard. The table is ours.
+
+    Raises:
+        StatisticsError: as in :func:`counts_table`.
+    """
+    _labels(domains)
+    _labels(modalities)
+    rows = []
+    for domain, one in domains.items():
+        for modality, other in modalities.items():
+            layers, width = one.shape
+            rows.append(
+                {
+                    "module": one.module,
+                    "domain": domain,
+                    "modality": modality,
+                    "n_domain": len(one),
+                    "n_modality": len(other),
+                    "both": len(one & other),
+                    "expected": len(one) * len(other) / (layers * width),
+                    "jaccard": jaccard(one, other),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def overlap_matrix(sets: Mapping[str, NeuronSet], measure: str = "share_of_b") -> pd.DataFrame:
     """One measure of :func:`overlap_table` as a matrix: rows A, columns B, in the sets' order.
 

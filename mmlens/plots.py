@@ -1,4 +1,4 @@
-"""Figures of a domain-neuron experiment, drawn from tables alone.
+"""Figures of an experiment on neurons, drawn from tables alone.
 
 Every function is pure: frames or arrays in, a ``plotly.graph_objects.Figure`` out. Nothing here
 needs a model. A domain keeps one colour, marker and dash in every figure, by its place in the order
@@ -20,6 +20,22 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.reporting import GREY, INK, Row, checked_rows, domain_styles, finish, label, percent
+from mmlens.reporting.comparison_figures import (
+    METHOD_COLUMNS,
+    METHOD_OVERLAP_COLUMNS,
+    PAIR_COLUMNS,
+    SPLIT_COLUMNS,
+    method_overlap,
+    method_pairs,
+    methods_comparison,
+    split_types_figure,
+)
+from mmlens.reporting.correlation_figures import (
+    CONVERGENCE_COLUMNS,
+    CORRELATION_COLUMNS,
+    convergence_curves,
+    score_correlations,
+)
 from mmlens.reporting.deviation_figures import (
     DEVIATION_COLUMNS,
     STABILITY_COLUMNS,
@@ -39,6 +55,7 @@ from mmlens.reporting.effect_figures import (
     effects_against_controls,
     effects_by_modules,
 )
+from mmlens.reporting.importance_figures import importance_maps, selected_by_layer
 from mmlens.reporting.lens_figures import (
     LENS_COLUMNS,
     answer_by_layer,
@@ -47,6 +64,9 @@ from mmlens.reporting.lens_figures import (
     stages_figure,
 )
 from mmlens.reporting.lens_picture import lens_on_picture
+from mmlens.reporting.masking_figures import masking_effects, ratio_curves, treatments_figure
+from mmlens.reporting.masking_maps import masking_grid, mining_matrix
+from mmlens.reporting.masking_table import MASKING_COLUMNS
 from mmlens.reporting.overlap_figures import (
     COMBINATION_COLUMNS,
     OVERLAP_COLUMNS,
@@ -58,33 +78,53 @@ __all__ = [
     "ACCURACY_COLUMNS",
     "COMBINATION_COLUMNS",
     "CONDITIONS",
+    "CONVERGENCE_COLUMNS",
+    "CORRELATION_COLUMNS",
     "DEVIATION_COLUMNS",
     "EFFECT_COLUMNS",
     "LENS_COLUMNS",
+    "MASKING_COLUMNS",
+    "METHOD_COLUMNS",
+    "METHOD_OVERLAP_COLUMNS",
     "NATS",
     "NEURON_COLUMNS",
     "OVERLAP_COLUMNS",
+    "PAIR_COLUMNS",
     "POINTS",
+    "SPLIT_COLUMNS",
     "STABILITY_COLUMNS",
     "SelectionSummary",
     "answer_by_layer",
     "Unit",
     "accuracy_bars",
     "accuracy_summary",
+    "convergence_curves",
     "deviation_by_layer",
     "effect_matrix",
     "effects_against_controls",
     "effects_by_modules",
     "entropy_by_layer",
     "entropy_histogram",
+    "importance_maps",
     "layer_distribution",
     "lens_on_picture",
     "lens_table",
+    "masking_effects",
+    "masking_grid",
+    "method_overlap",
+    "method_pairs",
+    "methods_comparison",
+    "mining_matrix",
     "neuron_domains",
     "neurons_per_domain",
     "stages_figure",
     "overlap_heatmap",
+    "ratio_curves",
+    "score_correlations",
+    "selected_by_layer",
+    "split_types_figure",
     "stability_curves",
+    "treatments_figure",
     "upset",
 ]
 

@@ -95,14 +95,14 @@ def deviation_by_layer(
             for kind, (name, dash, shade) in CONTROL_LOOKS.items():
                 layers, mean, spread = _over_seeds([r for r in here if r["kind"] == kind])
                 line: Row = {"color": GREY if kind == "random" else INK, "dash": dash, "width": 2}
-                _band(figure, layers, mean, spread, shade, line, name, (i, j))
+                band(figure, layers, mean, spread, shade, line, name, (i, j))
                 top = max([top, *(m + s for m, s in zip(mean, spread, strict=True))])
             own = sorted((r for r in here if r["kind"] == "mask"), key=lambda r: r["layer"])
             mean = [float(r["mean"]) for r in own]
             error = [0.0 if math.isnan(r["se"]) else float(r["se"]) for r in own]
             look: Row = {"color": colour, "width": 2.5}
             shade = _pale(colour)
-            _band(figure, [r["layer"] for r in own], mean, error, shade, look, "mask", (i, j))
+            band(figure, [r["layer"] for r in own], mean, error, shade, look, "mask", (i, j))
             figure.add_scatter(
                 x=[r["layer"] for r in own],
                 y=mean,
@@ -234,7 +234,7 @@ def _mean_by_part(rows: Sequence[Row], column: str) -> tuple[list[float], list[f
     return means[0], means[1]
 
 
-def _band(
+def band(
     figure: go.Figure,
     x: Sequence[int],
     mean: Sequence[float],

@@ -83,14 +83,18 @@ def _effect_pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [pair for pair in wanted if pair in present]
 
 
-def _effect_traces(
+def effect_traces(
     figure: go.Figure,
     rows: Sequence[Row],
     colours: Sequence[str],
     shown: bool,
     heights: Sequence[int],
 ) -> None:
-    """Drops on the left, their difference with its interval on the right, one row each."""
+    """Drops on the left, their difference with its interval on the right, one row each.
+
+    Rows have ``mask``, ``evaluated``, ``n_neurons``, ``n_questions``, ``drop``, ``control_drop``,
+    ``control_sd``, ``difference``, ``low`` and ``high``; not a number is not drawn.
+    """
     hover = [
         f"{label(r['mask'])} neurons ({r['n_neurons']}), {label(r['evaluated'])}: "
         f"{r['n_questions']} questions"
@@ -120,12 +124,22 @@ def _effect_traces(
         },
         **own,
     )
+    difference_trace(figure, rows, colours, own, column=2)
+
+
+def difference_trace(
+    figure: go.Figure, rows: Sequence[Row], colours: Sequence[str], own: Row, column: int
+) -> None:
+    """Differences with their 95% intervals, in points: filled where it excludes 0, hollow else.
+
+    ``own`` is what the trace shares with others: places ``y``, ``text`` of the hover, ``visible``.
+    """
     clear = [r["low"] > 0 or r["high"] < 0 for r in rows]
     figure.add_scatter(
         x=[100 * r["difference"] for r in rows],
         name="difference",
         row=1,
-        col=2,
+        col=column,
         marker={
             "symbol": ["circle" if c else "circle-open" for c in clear],
             "size": 12,
@@ -172,27 +186,14 @@ def effects_against_controls(
     for value in fractions:
         found = {(r["mask"], r["evaluated"]): r for r in at_fraction(rows, value, "effects")}
         drawn = [pair for pair in pairs if pair in found]
-        _effect_traces(
+        effect_traces(
             figure,
             [found[pair] for pair in drawn],
             [colour[m] for m, _ in drawn],
             value == fractions[0],
             [pairs.index(pair) for pair in drawn],
         )
-    # The marker of the mask must not be read as filled for "excludes 0": it has another shape.
-    for name, symbol in (
-        ("drop, mask", "diamond"),
-        (f"drop, {label(control)} control (mean, sd)", "line-ns"),
-        ("95% interval excludes 0", "circle"),
-        ("includes 0", "circle-open"),
-    ):
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            name=name,
-            mode="markers",
-            marker={"symbol": symbol, "size": 11, "color": INK, "line": {"color": INK, "width": 2}},
-        )
+    effect_legend(figure, f"{label(control)} control")
     named = {"own": "own questions", "others": "others' questions", "all": "all questions"}
     shown = {mask: label(mask) for mask in masks} | {"all": "all domains"}
     ticks = [f"{shown[mask]}: {named[part]}" for mask, part in pairs]
@@ -202,14 +203,8 @@ def effects_against_controls(
         zeroline=False,
         range=[len(pairs) - 0.5, -0.5],
     )
-    # One scale for both panels and all fractions: lengths can be compared.
-    ends = [100 * row[key] for row in rows for key in ("drop", "control_drop", "low", "high")]
-    known = [end for end in ends if math.isfinite(end)] or [0.0]
-    room = 0.06 * (max(known) - min(known)) + 0.1
-    figure.update_xaxes(range=[min(known) - room, max(known) + room], zerolinewidth=2)
-    figure.update_xaxes(title_text="drop in accuracy<br>(percentage points)", col=1)
-    figure.update_xaxes(title_text="mask minus control<br>(percentage points)", col=2)
-    _bands(figure, pairs)
+    effect_axes(figure, rows)
+    bands(figure, [mask for mask, _ in pairs])
     if len(fractions) > 1:
         _fraction_menu(figure, fractions)
     questions, seeds = (span([row[key] for row in rows]) for key in ("n_questions", "n_seeds"))
@@ -222,11 +217,41 @@ def effects_against_controls(
     )
 
 
-def _bands(figure: go.Figure, pairs: Sequence[tuple[str, str]]) -> None:
-    """Shade every other mask's rows, so that an eye keeps the line across both panels."""
-    masks = list(dict.fromkeys(mask for mask, _ in pairs))
-    for mask in masks[::2]:
-        at = [i for i, pair in enumerate(pairs) if pair[0] == mask]
+def effect_legend(figure: go.Figure, control: str) -> None:
+    """What the marks of :func:`effect_traces` mean, in ink alone: their colours tell masks apart."""
+    # The marker of the mask must not be read as filled for "excludes 0": it has another shape.
+    for name, symbol in (
+        ("drop, mask", "diamond"),
+        (f"drop, {control} (mean, sd)", "line-ns"),
+        ("95% interval excludes 0", "circle"),
+        ("includes 0", "circle-open"),
+    ):
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            name=name,
+            mode="markers",
+            marker={"symbol": symbol, "size": 11, "color": INK, "line": {"color": INK, "width": 2}},
+        )
+
+
+def effect_axes(figure: go.Figure, rows: Sequence[Row]) -> None:
+    """One scale for both panels and all rows that may be drawn: lengths can be compared."""
+    ends = [100 * row[key] for row in rows for key in ("drop", "control_drop", "low", "high")]
+    known = [end for end in ends if math.isfinite(end)] or [0.0]
+    room = 0.06 * (max(known) - min(known)) + 0.1
+    figure.update_xaxes(range=[min(known) - room, max(known) + room], zerolinewidth=2)
+    figure.update_xaxes(title_text="drop in accuracy<br>(percentage points)", col=1)
+    figure.update_xaxes(title_text="mask minus control<br>(percentage points)", col=2)
+
+
+def bands(figure: go.Figure, owners: Sequence[str]) -> None:
+    """Shade every other owner's rows, so that an eye keeps the line across both panels.
+
+    ``owners`` names who each row belongs to, from the top.
+    """
+    for owner in list(dict.fromkeys(owners))[::2]:
+        at = [i for i, one in enumerate(owners) if one == owner]
         figure.add_hrect(
             y0=min(at) - 0.5,
             y1=max(at) + 0.5,
