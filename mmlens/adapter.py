@@ -222,6 +222,13 @@ class Adapter(ABC):
                     break
         return found
 
+    def group_of(self, kind: str) -> str:
+        """The token group of a kind of media: its own, or, where it has no placeholder, ``image``.
+
+        Some families put the frames of a video at the placeholder of pictures.
+        """
+        return kind if kind in self.placeholders() else "image"
+
     @abstractmethod
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Placeholder group -> features that the projector gives for each medium, in order."""
