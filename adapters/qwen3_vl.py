@@ -9,7 +9,7 @@ tokens, behind the decoder's first layers. A video's frames each stand between t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -32,6 +32,7 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
     """
 
     model_types = ("qwen3_vl",)
+    per_layer: ClassVar[tuple[str, ...]] = (*Qwen2VLAdapter.per_layer, "deepstack_features")
 
     def towers(self) -> Towers:
         """The vision blocks' MLPs and the mergers'."""

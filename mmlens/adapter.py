@@ -148,6 +148,8 @@ class Adapter(ABC):
     model_types: ClassVar[tuple[str, ...]]
     #: Placeholder groups of the family, of ``image``, ``video``, ``audio``.
     modalities: ClassVar[tuple[str, ...]]
+    #: Fields of encoded media that hold one entry per layer; other lists hold one per medium.
+    per_layer: ClassVar[tuple[str, ...]] = ("hidden_states", "attentions")
 
     def __init__(self, hf: PreTrainedModel) -> None:
         self.hf: Any = hf
@@ -219,6 +221,13 @@ class Adapter(ABC):
                     found[kind] = int(token)
                     break
         return found
+
+    def group_of(self, kind: str) -> str:
+        """The token group of a kind of media: its own, or, where it has no placeholder, ``image``.
+
+        Some families put the frames of a video at the placeholder of pictures.
+        """
+        return kind if kind in self.placeholders() else "image"
 
     @abstractmethod
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
@@ -369,6 +378,15 @@ class Adapter(ABC):
             del rest[pixels]
         return {**rest, "mm_encoder_outputs": encoded} if encoded else rest
 
+    def repeated(self, inputs: Mapping[str, Any], times: int) -> dict[str, Any]:
+        """Inputs of the same rows ``times`` times, one batch behind another, raw media or encoded.
+
+        Tensors are repeated along their first dimension, lists and tuples as such, encoded media
+        field by field; the lists of :attr:`per_layer` keep their length, and each entry is repeated.
+        Override it where an input is neither of rows nor of media.
+        """
+        return {name: _repeated(value, times, self.per_layer) for name, value in inputs.items()}
+
     def runner(self, inputs: Mapping[str, Any]) -> Any:  # noqa: ARG002
         """What runs these inputs: the model itself, or its language model where that takes them alone.
 
@@ -436,6 +454,22 @@ def _claim(found: dict[str, type[Adapter]], model_type: str, adapter: type[Adapt
             f"Two installed adapters claim model type {model_type!r}: {found[model_type]} and "
             f"{adapter}; uninstall one of the packages."
         )
+
+
+def _repeated(value: Any, times: int, per_layer: Sequence[str]) -> Any:
+    if isinstance(value, Tensor):
+        return value.repeat(times, *(1 for _ in value.shape[1:])) if value.dim() else value
+    if isinstance(value, (list, tuple)):
+        return value * times
+    if not isinstance(value, Mapping):
+        return value
+    fields = {
+        name: type(one)(_repeated(layer, times, per_layer) for layer in one)
+        if name in per_layer and isinstance(one, (list, tuple))
+        else _repeated(one, times, per_layer)
+        for name, one in value.items()
+    }
+    return type(value)(**fields)
 
 
 def owners(

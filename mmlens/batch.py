@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmlens.errors import SampleError
 from mmlens.groups import TokenGroups
 from mmlens.samples import Sample
+
+if TYPE_CHECKING:
+    from mmlens.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,28 @@ class Batch:
                 k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.inputs.items()
             },
             groups=self.groups.to(device),
+        )
+
+    def repeated(self, times: int, adapter: Adapter) -> Batch:
+        """The batch ``times`` times, one behind another: row s x B + b is row b of the B rows.
+
+        Args:
+            times: how often.
+            adapter: of the model that runs it; knows how its media repeat.
+
+        Raises:
+            SampleError: ``times`` is below 1.
+        """
+        if times < 1:
+            raise SampleError(f"A batch can be repeated once or more often; {times} was given.")
+        if times == 1:
+            return self
+        features = self.features and {k: v.repeat(times) for k, v in self.features.items()}
+        return Batch(
+            adapter.repeated(self.inputs, times),
+            self.groups.repeated(times),
+            self.samples and self.samples * times,
+            features,
         )
 
     def left_padded(self) -> Batch:

@@ -5,42 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
-from transformers import LogitsProcessorList
 
-from mmlens.batch import Batch
 from mmlens.errors import SampleError
 from mmlens.files import append_jsonl, read_jsonl
-from mmlens.interventions import Intervention
 from mmlens.metrics import check_scorable, scorer
 from mmlens.model import HookedMLLM
-from mmlens.names import LANGUAGE
-from mmlens.neurons import NeuronSet
 from mmlens.plan import check_failures, planned_batches, prepared_or_skipped
-from mmlens.prepare import prepare
 from mmlens.samples import Sample
-from mmlens.sampling import SeededSampling, seed_of
+from mmlens.settings import Asker, Decoding, Donors, Setting, ids_with, unaffected
 from mmlens.statistics import NeuronStatistics
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One intervention and the questions it is evaluated on.
-
-    Attributes:
-        name: unique among the settings.
-        neurons: the sets that are changed; none for the untouched model.
-        ids: ids of the samples to answer.
-        intervention: what is done to them; by default they are silenced.
-    """
-
-    name: str
-    neurons: tuple[NeuronSet, ...]
-    ids: frozenset[str]
-    intervention: Intervention = Intervention()
+__all__ = ["Answers", "Setting", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -74,11 +52,15 @@ def evaluate(
     statistics: NeuronStatistics | None = None,
     temperature: float = 0.0,
     seed: int = 0,
+    together: bool = True,
+    keep_unaffected: bool = False,
 ) -> Answers:
     """Ask questions under every setting, greedily or sampled, and score the answers.
 
     Samples asked by the same settings run together; their media are encoded once for all settings
-    that leave the towers alone.
+    that leave the towers alone. Those settings run side by side too, as rows of one batch with each
+    its own hooks (:func:`mmlens.hooks.on_rows`), as many as keep it within ``token_budget`` and
+    ``max_batch``; whoever needs donors (resampling) or changes towers runs by itself.
 
     Args:
         model: a hooked model.
@@ -97,20 +79,34 @@ def evaluate(
             (:class:`mmlens.sampling.SeededSampling`), MMNeuron's code at 0.9.
         seed: of those draws, and of who is whose donor when resampling. A sample's draws are the
             same under every setting and in any batch.
+        together: run settings side by side; False: one by one, with the same answers.
+        keep_unaffected: also ask samples that have no token of the group that a setting's intervention
+            is limited to, and so are answered as without it (but for new tokens, where it changes
+            those). By default they are refused, so that nobody takes them for masked.
 
     Raises:
         SampleError: a setting asks an unknown sample, a sample has no accepted answer or not what
-            the metric needs, or an intervention cannot be done.
+            the metric needs, or an intervention cannot be done, or has no token to change.
         StatisticsError: the statistics are of another model, or lack what an intervention needs.
         TooManyFailuresError: more samples unreadable than the cap allows.
     """
     score = scorer(metric_name, samples)
     by_id = {sample.id: sample for sample in samples}
     _check(by_id, settings, metric_name, statistics)
+    if not keep_unaffected:
+        _check_groups(model, by_id, settings)
     if statistics is not None:
         statistics.check_model(model.weight_hash)
-    decoding = Decoding(max_new_tokens, temperature, seed)
-    donors = Donors.of(samples, settings, template, seed)
+    asker = Asker(
+        model,
+        Decoding(max_new_tokens, temperature, seed),
+        Donors.of(samples, settings, template, seed),
+        statistics,
+        token_budget,
+        max_batch,
+        together,
+        keep_unaffected,
+    )
     rows = {(r["setting"], r["id"]): r for r in (read_jsonl(answers) if answers else [])}
     blocks = _blocks(samples, settings)
     total = sum(len(s.ids) for s in settings)
@@ -130,122 +126,20 @@ def evaluate(
                 check_failures(skipped, len(samples), max_failures)
                 if batch is None:
                     continue
-                encoded = model.encode_media(batch)
-                for setting in todo:
-                    new = _answered(model, setting, batch, encoded, decoding, statistics, donors)
-                    tokens += int(batch.groups.attention.sum())
+                for new in asker.answers(batch, todo):
+                    tokens += int(batch.groups.attention.sum()) * (len(new) // len(batch))
                     for row in new:
                         row["score"] = score(row["prediction"], by_id[row["id"]])
                         rows[(row["setting"], row["id"])] = row
                     if answers is not None:
                         append_jsonl(answers, new)
-                    bar.update(len(chosen))
+                    bar.update(len(chosen) * (len(new) // len(batch)))
     wanted = {(s.name, name) for s in settings for name in s.ids}
     frame = pd.DataFrame(
         [rows[key] for key in sorted(wanted & set(rows))],
         columns=["setting", "id", "prediction", "score"],
     )
     return Answers(frame, skipped, tokens)
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are decoded; see :func:`evaluate`."""
-
-    max_new_tokens: int
-    temperature: float
-    seed: int
-
-    def options(self, batch: Batch) -> dict[str, Any]:
-        """Keyword arguments of ``generate`` for the rows of a batch."""
-        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
-        options["num_beams"] = 1  # a checkpoint's own settings may ask for beams
-        if self.temperature:
-            assert batch.samples is not None
-            seeds = [seed_of(self.seed, sample.id) for sample in batch.samples]
-            drawn = LogitsProcessorList([SeededSampling(seeds, self.temperature)])
-            options["logits_processor"] = drawn
-        return options
-
-
-@dataclass(frozen=True)
-class Donors:
-    """Whose activations a sample takes when neurons are resampled: the next one of a shuffled ring.
-
-    Attributes:
-        ring: the samples that resampling settings ask, in random order.
-        template: the prompt template.
-    """
-
-    ring: tuple[Sample, ...]
-    template: str
-
-    @classmethod
-    def of(
-        cls, samples: Sequence[Sample], settings: Sequence[Setting], template: str, seed: int
-    ) -> Donors:
-        """Of all samples that some resampling setting asks.
-
-        Raises:
-            SampleError: there is only one.
-        """
-        asked = {i for s in settings if s.intervention.kind == "resample" for i in s.ids}
-        if len(asked) == 1:
-            raise SampleError(
-                "Resampling takes activations of another sample; one alone was asked."
-            )
-        order = sorted((s for s in samples if s.id in asked), key=lambda s: seed_of(seed, s.id))
-        return cls(tuple(order), template)
-
-    def batch(self, model: HookedMLLM, batch: Batch) -> Batch:
-        """One donor per row of a batch; one that cannot be read gives way to the next.
-
-        Raises:
-            SampleError: no other sample can be read.
-        """
-        assert batch.samples is not None
-        places = {sample.id: place for place, sample in enumerate(self.ring)}
-        chosen = [self._next(places[sample.id], 1) for sample in batch.samples]
-        ready, reasons = prepared_or_skipped(model, chosen, self.template)
-        if ready is not None and not reasons:
-            return ready.to(model.device)
-        chosen = [self._readable(model, places[sample.id]) for sample in batch.samples]
-        return prepare(model, chosen, self.template, "left").to(model.device)
-
-    def _next(self, place: int, step: int) -> Sample:
-        return self.ring[(place + step) % len(self.ring)]
-
-    def _readable(self, model: HookedMLLM, place: int) -> Sample:
-        for step in range(1, len(self.ring)):
-            one = self._next(place, step)
-            if prepared_or_skipped(model, [one], self.template)[0] is not None:
-                return one
-        raise SampleError(
-            f"No sample beside {self.ring[place].id!r} can be read, so it has no donor."
-        )
-
-
-def _answered(
-    model: HookedMLLM,
-    setting: Setting,
-    batch: Batch,
-    encoded: Batch,
-    decoding: Decoding,
-    statistics: NeuronStatistics | None,
-    donors: Donors,
-) -> list[dict[str, Any]]:
-    only_language = all(one.module == LANGUAGE for one in setting.neurons)
-    run = encoded if only_language else batch.to(model.device)
-    resampled = setting.intervention.kind == "resample"
-    given = donors.batch(model, batch) if resampled else None
-    hooks = setting.intervention.hooks(setting.neurons, model, run, statistics, given)
-    with model.hooks(fwd_hooks=hooks):
-        out = model.generate(run, **decoding.options(batch))
-    assert batch.samples is not None
-    return [
-        {"setting": setting.name, "id": sample.id, "prediction": text}
-        for sample, text in zip(batch.samples, out.texts, strict=True)
-    ]
 
 
 def _blocks(
@@ -274,3 +168,14 @@ def _check(
             raise SampleError(f"Setting {setting.name!r} asks unknown sample {unknown[0]!r}.")
     for name in sorted(frozenset().union(*(setting.ids for setting in settings))):
         check_scorable(metric_name, by_id[name])
+
+
+def _check_groups(
+    model: HookedMLLM, by_id: Mapping[str, Sample], settings: Sequence[Setting]
+) -> None:
+    """Refuse samples without the modality that a setting is limited to before anything is run."""
+    for setting in settings:
+        if (group := setting.limited_to) is not None:
+            asked = [by_id[name] for name in sorted(setting.ids)]
+            if lacking := sorted(setting.ids - ids_with(model, asked, group)):
+                raise unaffected(setting, lacking[0])

@@ -121,6 +121,12 @@ class TokenGroups:
         base = {name: mask.to(device) for name, mask in self.base.items()}
         return TokenGroups(base, self.attention.to(device), template)
 
+    def repeated(self, times: int) -> TokenGroups:
+        """The groups of the same rows ``times`` times, one batch behind another."""
+        template = None if self.template_text is None else self.template_text.repeat(times, 1)
+        base = {name: mask.repeat(times, 1) for name, mask in self.base.items()}
+        return TokenGroups(base, self.attention.repeat(times, 1), template)
+
 
 def _last(attention: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
     order = torch.arange(attention.shape[1], device=attention.device)

@@ -15,11 +15,14 @@ activation is changed in one of three ways:
 as MMNeuron and MINER do. ``positions`` is a mask over the positions of one run of the module, for
 the language module ``batch.groups.mask("image")`` and its like; new tokens are in no mask, and are
 changed only with ``new_tokens=True``. With beams a row's mask holds for all its beams.
+
+**Which rows.** All of the batch; :func:`on_rows` gives each of several interventions its own.
 """
 
 from mmlens.hooks.counting import Counter, count, positive_counts
 from mmlens.hooks.editing import Hook, Where
 from mmlens.hooks.resampling import resample
+from mmlens.hooks.rows import on_rows
 from mmlens.hooks.scaling import keep_only, scale, soft_factors, soft_scale, zero
 from mmlens.hooks.values import layer_minimum, mean, minimum, set_to
 
@@ -32,6 +35,7 @@ __all__ = [
     "layer_minimum",
     "mean",
     "minimum",
+    "on_rows",
     "positive_counts",
     "resample",
     "scale",
