@@ -9,15 +9,14 @@ OUR definition throughout: see :mod:`mmlens.token_geometry`, :mod:`mmlens.token_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
+from jaxtyping import Bool, Float
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -27,10 +26,9 @@ from mmlens.batch import Batch
 from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.contributions import shares_of, split_last
 from mmlens.controls import random_like
-from mmlens.errors import RunFolderError, SampleError
+from mmlens.errors import SampleError
 from mmlens.evaluate import Setting
-from mmlens.files import append_jsonl, read_jsonl, write_atomically
-from mmlens.fingerprint import data_fingerprint
+from mmlens.files import append_jsonl, write_atomically
 from mmlens.groups import BASE_GROUPS
 from mmlens.hooks import Hook
 from mmlens.interventions import Intervention
@@ -41,104 +39,10 @@ from mmlens.neurons import NeuronSet
 from mmlens.samples import Sample
 from mmlens.sampling import seed_of
 from mmlens.state_reduction import SampleStates, SampleTokens, chosen_tokens
+from mmlens.state_store import EMBEDDED, ROWS, StatePlan, StateStudy, kept_path, mark_of, resumed
 from mmlens.statistics import NeuronStatistics
 
-#: The layer that stands for what enters the first block.
-EMBEDDED = -1
 NONE, MASK, COMPLEMENT, RANDOM = "none", "mask", "complement", "random"
-
-
-@dataclass(frozen=True)
-class StatePlan:
-    """What is measured; two calls on one folder have to agree in it.
-
-    Attributes:
-        layers: blocks whose output is read; :data:`EMBEDDED` for what enters the first.
-        permutations: of labels and of positions, per sample.
-        group_tokens: tokens of a group that the probing index looks at in a sample at most; of a
-            longer group some are drawn, the same in every layer and setting.
-        kept_tokens: tokens of a group that are kept of each sample.
-        contributions: whether to listen to the last token's attention.
-        seed: of all draws.
-    """
-
-    layers: tuple[int, ...]
-    permutations: int
-    group_tokens: int
-    kept_tokens: int
-    contributions: bool
-    seed: int
-
-    @property
-    def attention_layers(self) -> tuple[int, ...]:
-        """The layers that have attention."""
-        return tuple(layer for layer in self.layers if layer != EMBEDDED)
-
-    def hook(self, layer: int) -> str:
-        """The hook point that holds a layer's states."""
-        return "blocks.0.hook_resid_pre" if layer == EMBEDDED else f"blocks.{layer}.hook_resid_post"
-
-
-@dataclass(frozen=True, eq=False)
-class KeptTokens:
-    """Tokens of many samples at one layer, under one setting.
-
-    Attributes:
-        states: residual stream.
-        labels: place of each token's group in ``mmlens.groups.BASE_GROUPS``.
-        samples: place of its sample in ``ids``.
-        positions: in its prompt, padding left out.
-        ids: of the samples.
-    """
-
-    states: Float[Tensor, "token d_model"]
-    labels: Int[Tensor, " token"]
-    samples: Int[Tensor, " token"]
-    positions: Int[Tensor, " token"]
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class StateStudy:
-    """What :func:`study_states` found; :mod:`mmlens.state_tables` makes tables of it.
-
-    Attributes:
-        plan: what was measured.
-        settings: names of the settings.
-        rows: one per sample and setting, as in the folder's ``states.jsonl``.
-        folder: where the kept tokens are.
-        skipped: sample id -> why it could not be read.
-        tokens: prompt tokens run in this call, padding left out.
-    """
-
-    plan: StatePlan
-    settings: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...]
-    folder: Path
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    tokens: int = 0
-
-    def kept(self, setting: str, layer: int) -> KeptTokens:
-        """The kept tokens of one setting at one layer, read from disk.
-
-        Raises:
-            SampleError: no such setting or layer, or no sample was run under it.
-        """
-        ids = tuple(row["id"] for row in self.rows if row["setting"] == setting)
-        if not ids or layer not in self.plan.layers:
-            raise SampleError(
-                f"There are no token states of setting {setting!r} at layer {layer}; there are the "
-                f"settings {', '.join(self.settings)} and the layers {list(self.plan.layers)}."
-            )
-        parts: dict[str, list[Tensor]] = {"states": [], "labels": [], "positions": []}
-        for one in ids:
-            with safe_open(kept_path(self.folder, setting, one), framework="pt") as file:
-                parts["states"].append(file.get_slice("states")[self.plan.layers.index(layer)])
-                parts["labels"].append(file.get_tensor("labels"))
-                parts["positions"].append(file.get_tensor("positions"))
-        which = [torch.full_like(labels, i) for i, labels in enumerate(parts["labels"])]
-        whole = {name: torch.cat(each) for name, each in parts.items()}
-        return KeptTokens(samples=torch.cat(which), ids=ids, **whole)
 
 
 def mask_settings(
@@ -232,7 +136,8 @@ def study_states(
     chosen_layers = tuple(range(EMBEDDED, model.cfg.n_layers)) if layers is None else tuple(layers)
     plan = StatePlan(chosen_layers, permutations, group_tokens, quota, contributions, seed)
     _check(model, samples, settings, plan)
-    rows = _resumed(folder, plan, model, settings)
+    marks = {s.name: mark_of(s.neurons, s.intervention.name) for s in settings}
+    rows = resumed(folder, plan, model.weight_hash, marks)
     skipped: dict[str, str] = {}
     tokens = 0
     bar = tqdm(
@@ -255,18 +160,14 @@ def study_states(
                     towers = any(one.module != LANGUAGE for one in setting.neurons)
                     run = batch if towers else encoded
                     found = _run(model, setting, run, plan, folder, statistics)
+                    found = [{**row, "mark": marks[setting.name]} for row in found]
                     rows.update({(row["setting"], row["id"]): row for row in found})
-                    append_jsonl(folder / "states.jsonl", found)
+                    append_jsonl(folder / ROWS, found)
                     tokens += int(batch.groups.attention.sum())
             bar.update(sum(x.id in s.ids for s in asked for x in chosen))
     wanted = [(s.name, x.id) for s in settings for x in samples if x.id in s.ids]
     ordered = tuple(rows[key] for key in wanted if key in rows)
     return StateStudy(plan, tuple(s.name for s in settings), ordered, folder, skipped, tokens)
-
-
-def kept_path(folder: Path, setting: str, sample: str) -> Path:
-    """Where the kept tokens of one sample under one setting are."""
-    return folder / "tokens" / f"{data_fingerprint([setting, sample])}.safetensors"
 
 
 def _run(
@@ -346,7 +247,7 @@ def _shares(
         for measure, values in shares[layer].items():
             for group, value in zip(groups, values[row].tolist(), strict=True):
                 curve = found.setdefault(measure, {}).setdefault(group, [])
-                curve.append(value if value == value else None)
+                curve.append(None if math.isnan(value) else value)
     return found
 
 
@@ -358,41 +259,6 @@ def _missing(
     setting: Setting, sample: Sample, rows: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> bool:
     return sample.id in setting.ids and (setting.name, sample.id) not in rows
-
-
-def _resumed(
-    folder: Path, plan: StatePlan, model: HookedMLLM, settings: Sequence[Setting]
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Rows that are there already, with their tokens; the first line says with which plan."""
-    path = folder / "states.jsonl"
-    done = {s.name: data_fingerprint([_content(one) for one in s.neurons]) for s in settings}
-    head = {"plan": data_fingerprint([asdict(plan), model.weight_hash])}
-    rows = read_jsonl(path)
-    if not rows:
-        append_jsonl(path, [head])
-        rows = [head]
-    changed = [
-        r["neurons"][n]
-        for r in rows
-        if "neurons" in r
-        for n in done
-        if r["neurons"].get(n, done[n]) != done[n]
-    ]
-    if rows[0] != head or changed:
-        what = "other neurons under the same setting" if changed else "another plan or model"
-        raise RunFolderError(
-            f"{path} was written with {what}; measure into an empty folder, or remove this one."
-        )
-    append_jsonl(path, [{"neurons": done}])
-    return {
-        (r["setting"], r["id"]): r
-        for r in rows
-        if "setting" in r and kept_path(folder, r["setting"], r["id"]).exists()
-    }
-
-
-def _content(neurons: NeuronSet) -> list[Any]:
-    return [neurons.module, neurons.pairs().tolist()]
 
 
 def _check(

@@ -68,7 +68,8 @@ def silhouette(
     """
     groups = _one_hot(labels, distances)
     sizes = groups.sum(1)
-    sums = distances @ groups  # [labelling, token, group]
+    flat = groups.transpose(0, 1).flatten(1)  # one product for all labellings
+    sums = (distances @ flat).unflatten(1, (len(groups), -1)).transpose(0, 1)
     own = groups.bool()
     size = (groups * sizes[:, None]).sum(-1)
     within = (sums * groups).sum(-1) / (size - 1).clamp(min=1)

@@ -90,7 +90,6 @@ def test_without_padding_there_is_no_mask():
 
 def test_a_window_hides_what_lies_before_it():
     hf = build(gemma3)
-    hf.config.text_config.sliding_window = 4
     model = mmlens.splice(hf, backbone="bridge")
     ids = torch.tensor([[1, *[IMAGE] * 4, *range(20, 29)]])
     inputs = {"input_ids": ids, "token_type_ids": (ids == IMAGE).int()}
