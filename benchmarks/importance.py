@@ -96,7 +96,8 @@ class Bench:
             options.device,
             options.dtype,
         )
-        self.model, self.mode = built.first, mode
+        self.model = built.first
+        self.mode: AttentionMode = mode
         samples = built.samples(Size(1, tokens))
         self.batch = self.model.prepare(samples)
         assert self.batch.shape == (1, tokens)

@@ -20,7 +20,6 @@ from mmlens.controls import matched_like, random_like
 from mmlens.deactivation import ALL, NONE
 from mmlens.effects import paired_effect
 from mmlens.errors import SampleError
-from mmlens.evaluate import Setting
 from mmlens.interventions import Intervention
 from mmlens.neurons import NeuronSet
 from mmlens.samples import Sample
@@ -193,22 +192,6 @@ class Asked:
         return {name: tuple(found[name]) for name in sorted(found)}
 
 
-def masking_settings(cells: Sequence[Cell], asked: Mapping[str, Sequence[str]]) -> list[Setting]:
-    """The untouched model, and every mask and control, on the questions each is asked.
-
-    Args:
-        cells: masks and controls.
-        asked: the name of a mask (``mask_name``) -> ids of its questions; its controls are asked them
-            too, and the untouched model all of them.
-    """
-    every = frozenset(i for ids in asked.values() for i in ids)
-    settings = {NONE: Setting(NONE, (), every)}
-    for cell in cells:
-        ids = frozenset(asked[cell.mask_name])
-        settings[cell.name] = Setting(cell.name, (cell.neurons,), ids, cell.intervention)
-    return list(settings.values())
-
-
 def masking_table(
     answers: pd.DataFrame,
     cells: Sequence[Cell],
@@ -223,7 +206,8 @@ def masking_table(
     Args:
         answers: frame of :class:`mmlens.evaluate.Answers`.
         cells: masks and controls.
-        asked: as in :func:`masking_settings`.
+        asked: the name of a mask (``mask_name``) -> ids of its questions; its controls and the untouched
+            model have been asked them too.
         questions: all questions, with their data sets.
         cluster: field of the samples that groups dependent questions.
         draws: bootstrap draws.

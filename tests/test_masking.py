@@ -16,7 +16,6 @@ from mmlens.masking import (
     Asked,
     Cell,
     Found,
-    masking_settings,
     masking_table,
     masks_of,
     root_mean_square,
@@ -120,9 +119,6 @@ def test_the_table_counts_what_was_asked():
     alone = Cell(Found(strategy="uniform"), "image", SETS["image"])
     every = [s.id for s in QUESTIONS.samples]
     asked = {mask.mask_name: every, alone.mask_name: every[:2]}
-    settings = masking_settings([mask, control, alone], asked)
-    assert [s.name for s in settings] == ["none", mask.name, control.name, alone.name]
-    assert settings[0].ids == frozenset(every) and settings[3].ids == frozenset(every[:2])
     right = dict.fromkeys(every, 1)
     masked = {**right, "a0": 0, "a1": 0, "b0": 0}
     frame = answers(

@@ -1,0 +1,317 @@
+"""What MINER's account rests on beside the masks: one function per analysis, one section each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from experiments import runner
+from experiments.miner_masks import Masks, Mined, methods_sets
+from experiments.miner_settings import Config
+from experiments.runner.study import Study
+from mmlens import plots
+from mmlens.comparison import ENTROPY, IMPORTANCE, method_differences
+from mmlens.deactivation import ALL
+from mmlens.distributed import rank_and_world
+from mmlens.importance import SCORES, ImportanceScores, convergence
+from mmlens.masking import Cell
+from mmlens.names import LANGUAGE
+from mmlens.neurons import NeuronSet
+from mmlens.overlap import cross_table
+from mmlens.reporting.sections import Figure, Part, Section
+from mmlens.reporting.state_section import state_sections
+from mmlens.score_correlation import correlate_scores
+from mmlens.selection import union
+from mmlens.separation import separation_section
+from mmlens.splits import SLOTS
+from mmlens.state_study import mask_settings, study_states
+from mmlens.state_tables import contributions, metric_table, scatter_table
+
+#: Questions per data set whose tokens are counted for stage 1.
+SEPARATED = 50
+#: Layers of the t-SNE pictures: the first, the middle, the last.
+PICTURED = 3
+#: Random relabellings behind every baseline of token states.
+PERMUTATIONS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class ModalityStudy(Study):
+    """What all analyses work on.
+
+    Attributes:
+        config: the settings.
+        mined: what neurons were selected from.
+        sets: modality -> its neurons.
+        masks: every mask, by what it is for.
+    """
+
+    config: Config
+    mined: Mined
+    sets: Mapping[str, NeuronSet]
+    masks: Masks
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that neurons were selected for, in their order."""
+        return tuple(self.sets)
+
+    def masking(self, purpose: str) -> pd.DataFrame:
+        """The masking table of one purpose."""
+        table = pd.read_csv(self.run.path("masking.csv"), keep_default_na=False, na_values=[""])
+        return table[table.purpose == purpose]
+
+
+def sections(
+    study: ModalityStudy,
+    parts: Sequence[Sequence[ImportanceScores]],
+    answers: pd.DataFrame,
+) -> list[Section]:
+    """Every analysis that was asked for, in the order of the report."""
+    config = study.config
+    found: list[Section | None] = [
+        masks_section(study),
+        methods_section(study, answers) if config.comparison else None,
+        separated(study),
+        importance_section(study, parts),
+        neurons_section(study),
+        *(states_sections(study) if config.states_samples else ()),
+    ]
+    if config.lens_samples:
+        pictures = config.lens_pictures
+        found.append(
+            runner.lens_section(
+                study, config.lens_samples, pictures, sets=study.sets, whose="MMNeuron's"
+            )
+        )
+    # Cards are gathered by all processes together, and the others have gone.
+    if config.cards and rank_and_world()[1] == 1:
+        pages = {LANGUAGE: dict(study.sets)}
+        found.append(
+            runner.cards_section(
+                study, config.cards, pages, title="Modality-specific neurons of {page}"
+            )
+        )
+    return [section for section in found if section is not None]
+
+
+def separated(study: ModalityStudy) -> Section:
+    """MI-1 and MI-8: which tokens are in which group, and what the split types make of them."""
+    shown = study.some(SEPARATED)
+    options = {k: study.options[k] for k in ("template", "max_failures")}
+    return separation_section(study.model, shown, **options, progress=False)
+
+
+def importance_section(
+    study: ModalityStudy, parts: Sequence[Sequence[ImportanceScores]]
+) -> Section:
+    """MI-2 and MI-3: the maps, how alike the scores are, how many samples they need."""
+    scores = study.mined.scores
+    groups = [group for group in SLOTS if group in study.mined.present()]
+    places = [scores.groups.index(group) for group in groups]
+    matrix = scores.matrix()[:, places].float()
+    chosen = [groups.index(group) for group in study.modalities]
+    correlations = study.table(
+        "score-correlations.csv",
+        "correlations",
+        lambda: correlate_scores(matrix, scores.scores, groups),
+    )
+    found: list[Part] = [
+        Figure(
+            "importance",
+            plots.importance_maps(matrix[:, chosen], scores.scores, list(study.modalities)),
+            "importance_maps",
+        ),
+        Figure(
+            "score-correlations",
+            plots.score_correlations(correlations, scores=SCORES, groups=groups),
+            "score_correlations",
+        ),
+    ]
+    if len(parts) > 1:
+        config = study.config
+        options = {"weights": config.weights, "ratio": config.ratio, "strategy": config.strategy}
+        table = study.table(
+            "convergence.csv",
+            "convergence",
+            lambda: convergence(
+                parts, groups[:1] if not study.modalities else list(study.modalities), **options
+            ),
+        )
+        drawn = plots.convergence_curves(table, modalities=study.modalities)
+        found.append(Figure("convergence", drawn, "convergence_curves"))
+    mode = "the model's own" if scores.attention_mode == "causal" else "the official code's"
+    text = (
+        f"Five scores of every neuron for every token set, each min-max normalised per sample and layer "
+        f"and averaged over {int(scores.samples.amax(1).sum()):,} samples. Attention is {mode}."
+    )
+    return Section("Importance scores", text, found)
+
+
+def neurons_section(study: ModalityStudy) -> Section:
+    """MI-4: where the selected neurons lie, and how the modalities share them."""
+    layers = study.model.module(LANGUAGE).layers
+    by_layer = plots.selected_by_layer(study.sets, layers, modalities=study.modalities)
+    why = (
+        "A neuron may be among the most important of several modalities, so sets overlap."
+        if study.config.strategy != "adaptive"
+        else "Every neuron goes to one modality."
+    )
+    overlaps = runner.overlap_section(study, {LANGUAGE: dict(study.sets)}, study.modalities, why)
+    figure = Figure("selected", by_layer, "selected_by_layer")
+    return Section("Modality-specific neurons", why, [figure, *overlaps.parts])
+
+
+def masks_section(study: ModalityStudy) -> Section:
+    """MI-5 to MI-8: what masking costs, however the neurons are found and whatever is done."""
+    order, datasets = study.modalities, list(study.domains)
+    names = [*order, ALL]
+    main = study.masking("main")
+    # Choices that the run's own settings make.
+    config = study.config
+    own = {"strategy": config.strategy, "weights": config.weights, "ratio": config.ratio}
+    found: list[Part] = []
+    for control in ("matched", "random"):
+        drawn = plots.masking_effects(
+            main, control, modalities=names, evaluated=[*datasets, ALL], **own
+        )
+        words = {"control": control}
+        found.append(Figure(f"masking-{control}", drawn, "masking_effects", words))
+    if not (table := study.masking("treatments")).empty:
+        few = masks_on_few(study, main, table)
+        drawn = plots.treatments_figure(few, modalities=names, **own)
+        found.append(Figure("treatments", drawn, "treatments"))
+    if not (table := study.masking("ratios")).empty:
+        rest = {"strategy": config.strategy, "weights": config.weights}
+        drawn = plots.ratio_curves(table, modalities=[ALL], **rest)
+        found.append(Figure("ratios", drawn, "ratio_curves"))
+    if not (table := study.masking("grid")).empty:
+        drawn = plots.masking_grid(
+            table,
+            ratio=config.ratio,
+            modalities=[ALL],
+            strategies=list(dict.fromkeys(table.strategy)),
+            weights=list(dict.fromkeys(table.weights)),
+        )
+        found.append(Figure("grid", drawn, "masking_grid"))
+    if not (table := study.masking("mining")).empty:
+        everything = pd.concat([table, only_all(study.masking("ratios"), config)])
+        drawn = plots.mining_matrix(everything, modalities=[ALL], data_sets=[*datasets, ALL], **own)
+        found.append(Figure("mining", drawn, "mining_matrix"))
+    if not (table := study.masking("splits")).empty:
+        drawn = plots.split_types_figure(table, **own)
+        found.append(Figure("splits", drawn, "split_types"))
+    return Section(
+        "Masking, every way",
+        "Where a comparison has fewer questions than the verdicts above, its figure says so.",
+        found,
+    )
+
+
+def masks_on_few(
+    study: ModalityStudy, main: pd.DataFrame, treatments: pd.DataFrame
+) -> pd.DataFrame:
+    """Treatments beside plain silencing, against matched controls."""
+    del study
+    return pd.concat([main[main.control == "matched"], treatments])
+
+
+def only_all(table: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The row of neurons mined on all data, on the few questions of a comparison."""
+    return table[table.ratio.sub(config.ratio).abs() < 1e-9] if len(table) else table
+
+
+def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | None:
+    """Entropy against importance at equal budget: what each finds that the other does not (ours)."""
+    table = study.masking("methods")
+    if table.empty:
+        return None
+    whole = table[table.modality == ALL].assign(method=lambda t: t.strategy)
+    single = table[table.modality != ALL].assign(
+        method=lambda t: t.modality + ", " + t.strategy.astype(str)
+    )
+    entropy, importance = methods_sets(study.config, study.mined, study.sets)
+    shared = cross_table(
+        {f"{m} ({ENTROPY})": s for m, s in entropy.items()},
+        {f"{m} ({IMPORTANCE})": s for m, s in importance.items()},
+    )
+    study.run.write_csv("methods-overlap.csv", shared)
+    pairs = method_pairs(study.masks.cells["methods"])
+    clusters = {s.id: str(s.fields.get("source", s.id)) for s in study.asked}
+    datasets = {d: [s.id for s in study.asked if s.domain == d] for d in study.domains}
+    differences = method_differences(answers, pairs, datasets, clusters)
+    study.run.write_csv("methods-differences.csv", differences)
+    found: list[Part] = [
+        Figure("methods", plots.methods_comparison(whole), "methods_comparison"),
+    ]
+    if not single.empty:
+        by_modality = plots.methods_comparison(single[single.evaluated == ALL])
+        found.append(Figure("methods-modalities", by_modality, "methods_comparison"))
+    if not differences.empty:
+        pairwise = plots.method_differences(differences)
+        found.append(Figure("methods-pairs", pairwise, "method_differences"))
+    found.append(Figure("methods-overlap", plots.method_overlap(shared), "method_overlap"))
+    budget = {m: len(one) for m, one in importance.items()}
+    all_entropy, all_importance = (union(list(s.values())) for s in (entropy, importance))
+    text = (
+        "Both methods are given the same token sets and as many neurons of each: "
+        f"{', '.join(f'{n} {m}' for m, n in budget.items())}. Together they are "
+        f"{len(all_entropy)} distinct neurons by entropy and {len(all_importance)} by importance, of which "
+        f"{len(all_entropy & all_importance)} are the same. The comparison is ours."
+    )
+    return Section("Entropy against importance", text, found)
+
+
+def method_pairs(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
+    """(label, setting, label, setting) of entropy's and importance's mask of each modality."""
+    masks = {(c.modality, c.found.strategy): c.name for c in cells if c.kind == "mask"}
+    pairs = []
+    for (modality, method), name in masks.items():
+        if method == ENTROPY and (modality, IMPORTANCE) in masks:
+            labels = (f"{modality}, {ENTROPY}", f"{modality}, {IMPORTANCE}")
+            pairs.append((labels[0], name, labels[1], masks[modality, IMPORTANCE]))
+    return pairs
+
+
+def states_sections(study: ModalityStudy) -> list[Section]:
+    """MI-9 to MI-11: how the groups' states lie, and what the last token takes, under masks."""
+    config, everything = study.config, union(list(study.sets.values()))
+    with study.run.stage("states"):
+        shown = study.some(config.states_samples)
+        found = study_states(
+            study.model,
+            shown,
+            mask_settings(shown, [everything], seed=config.seed),
+            study.run.path("states"),
+            permutations=PERMUTATIONS,
+            contributions=False,
+            seed=config.seed,
+            **study.options,
+        )
+        metrics = study.table("states.csv", "states-metrics", lambda: metric_table(found))
+        last = study.model.cfg.n_layers - 1
+        layers = sorted({0, last // 2, last})[:PICTURED]
+        scatter = study.table(
+            "states-scatter.csv", "states-scatter", lambda: scatter_table(found, layers)
+        )
+    shares = None
+    if config.contribution_samples:
+        with study.run.stage("contributions"):
+            each = -(-config.contribution_samples // len(study.domains))
+            shown = study.some(each)[: config.contribution_samples]
+            taken = study_states(
+                study.model,
+                shown,
+                mask_settings(shown, [everything], seed=config.seed),
+                study.run.path("contributions"),
+                layers=(),
+                permutations=0,
+                seed=config.seed,
+                **study.options,
+            )
+            shares = study.table(
+                "contributions.csv", "contributions-table", lambda: contributions(taken)
+            )
+    return state_sections(metrics, shares, scatter)
