@@ -18,7 +18,7 @@ from torch import Tensor
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.groups import TokenIds
-from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
 
 #: The tokens that MINER counts as special, and no others.
 _SPECIAL = ("<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>")
@@ -46,7 +46,7 @@ class Qwen2AudioAdapter(FamilyAdapter):
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Real frames per sound, after the convolutions and the pooling."""
-        if inputs.get("input_features") is None:
+        if inputs.get("feature_attention_mask") is None:
             return {"audio": torch.zeros(0, dtype=torch.long)}
         return {"audio": self._lengths(inputs)[1]}
 
@@ -61,6 +61,10 @@ class Qwen2AudioAdapter(FamilyAdapter):
         frames = torch.arange(self.hf.config.audio_config.max_source_positions, device=real.device)
         rows = torch.tensor(media_rows["audio"], device=real.device)[:, None]
         return [torch.where(frames < real, rows, -1)]
+
+    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`Adapter.encode_media`; sounds come encoded as embeddings of the whole prompt."""
+        return encoded_as_embeddings(self.hf, inputs)
 
     def content(self, kind: str) -> dict[str, Any]:
         """See :meth:`Adapter.content`: published templates tell a sound by its address alone."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
 from mmlens.samples import Sample
-from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
 
 
 class VoxtralAdapter(FamilyAdapter):
@@ -48,9 +48,17 @@ class VoxtralAdapter(FamilyAdapter):
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """The same number for every chunk: silence at its end counts too."""
-        features = inputs.get("input_features")
-        chunks = 0 if features is None else len(features)
+        if inputs.get("inputs_embeds") is not None:  # encoded: the chunks are told by their places
+            places = int((inputs["input_ids"] == self.placeholders()["audio"]).sum())
+            chunks = places // self._chunk_tokens
+        else:
+            features = inputs.get("input_features")
+            chunks = 0 if features is None else len(features)
         return {"audio": torch.full((chunks,), self._chunk_tokens, dtype=torch.long)}
+
+    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`Adapter.encode_media`; sounds come encoded as embeddings of the whole prompt."""
+        return encoded_as_embeddings(self.hf, inputs)
 
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]

@@ -82,7 +82,8 @@ class Batch:
     def left_padded(self) -> Batch:
         """The same batch with its padding on the left, where generation needs it.
 
-        Every input of shape [batch, pos] is turned row by row; values are unchanged.
+        Every input of shape [batch, pos] and ``inputs_embeds`` are turned row by row; values are
+        unchanged.
         """
         attention = self.groups.attention
         if bool(attention[:, -1].all()):
@@ -100,4 +101,6 @@ class Batch:
             turned(self.groups.template_text),
         )
         inputs = {name: turned(value) for name, value in self.inputs.items()}
+        if (embeds := inputs.get("inputs_embeds")) is not None:
+            inputs["inputs_embeds"] = embeds.gather(1, order[..., None].expand_as(embeds))
         return replace(self, inputs=inputs, groups=groups)

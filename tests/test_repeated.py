@@ -63,3 +63,21 @@ def test_how_often():
     assert batch.repeated(1, model.adapter) is batch
     with pytest.raises(SampleError, match="once or more often; 0"):
         batch.repeated(0, model.adapter)
+
+
+@pytest.mark.parametrize("name", ["qwen2_audio", "voxtral"])
+def test_sounds_are_encoded_once(name, monkeypatch):
+    model, samples = spliced(name), family(name).samples()
+    for side in ("left", "right"):
+        batch = model.prepare(samples, padding_side=side)
+        logits, tokens = model(batch), model.generate(batch, 4).tokens
+        encoded = model.encode_media(batch)
+        assert "input_features" not in encoded.inputs
+        with monkeypatch.context() as patch:
+            patch.setattr(model.hf.model.audio_tower, "forward", lambda *a, **k: pytest.fail("ran"))
+            real = batch.groups.attention
+            assert (model(encoded) - logits)[real].abs().max() <= 1e-5
+            assert torch.equal(model.generate(encoded, 4).tokens, tokens)
+            assert model.media_rows(encoded) == model.media_rows(batch)
+    text = model.prepare([s for s in samples if not s.audios])
+    assert "inputs_embeds" not in model.encode_media(text).inputs

@@ -11,6 +11,7 @@ from experiments.tiny import family
 from mmlens.demos import demo_data
 from mmlens.errors import SampleError
 from mmlens.evaluate import Setting, evaluate
+from mmlens.groups import TokenIds
 from mmlens.interventions import Intervention
 from mmlens.samples import load_samples, take_per_value
 from mmlens.settings import Asker, Decoding, Donors, ids_with
@@ -188,19 +189,22 @@ def test_a_sample_without_the_group_is_refused_before_anything_runs(qwen, questi
     assert not same.all()
 
 
-def test_tokens_that_media_do_not_tell_of_are_refused_at_their_batch():
-    model = tiny("llava_next")
-    samples = [replace(s, answers=("one",)) for s in family("llava_next").samples()]
-    ids = frozenset(s.id for s in samples)
-    neurons = (drawn(model, 0.5),)
-    for group in ("special", "video"):
-        setting = [Setting("s", neurons, ids, Intervention(group=group))]
-        batch = model.prepare(samples)
-        if batch.groups.mask(group).any(-1).all():
-            evaluate(model, samples, setting, max_new_tokens=1, progress=False)
+def test_a_prompt_without_the_tokens_is_refused_at_its_batch(qwen, questions, monkeypatch):
+    """What media do not tell: here no prompt has a token that counts as special."""
+    ids = frozenset(s.id for s in questions)
+    monkeypatch.setattr(
+        type(qwen.adapter), "token_ids", lambda self, _: TokenIds(self.placeholders(), frozenset())
+    )
+    options = {"max_new_tokens": 1, "progress": False}
+    for group, refused in (("special_text", False), ("special", True)):
+        setting = [Setting("s", (drawn(qwen, 0.5),), ids, Intervention(group=group))]
+        if not refused:
+            assert len(evaluate(qwen, questions, setting, **options).frame) == len(ids)
             continue
         with pytest.raises(SampleError, match=f"no token of group '{group}'"):
-            evaluate(model, samples, setting, max_new_tokens=1, progress=False)
+            evaluate(qwen, questions, setting, **options)
+        kept = evaluate(qwen, questions, setting, keep_unaffected=True, **options)
+        assert len(kept.frame) == len(ids)
 
 
 def test_frames_at_the_placeholder_of_pictures_are_image_tokens():
