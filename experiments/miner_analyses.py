@@ -21,7 +21,6 @@ from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.overlap import cross_table
 from mmlens.reporting.sections import Figure, Part, Section
-from mmlens.reporting.state_section import state_sections
 from mmlens.score_correlation import correlate_scores
 from mmlens.selection import union
 from mmlens.separation import separation_section
@@ -250,8 +249,8 @@ def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | No
         by_modality = plots.methods_comparison(single[single.evaluated == ALL])
         found.append(Figure("methods-modalities", by_modality, "methods_comparison"))
     if not differences.empty:
-        pairwise = plots.method_differences(differences)
-        found.append(Figure("methods-pairs", pairwise, "method_differences"))
+        pairwise = plots.method_pairs(differences)
+        found.append(Figure("methods-pairs", pairwise, "method_pairs"))
     found.append(Figure("methods-overlap", plots.method_overlap(shared), "method_overlap"))
     budget = {m: len(one) for m, one in importance.items()}
     all_entropy, all_importance = (union(list(s.values())) for s in (entropy, importance))
@@ -314,4 +313,6 @@ def states_sections(study: ModalityStudy) -> list[Section]:
             shares = study.table(
                 "contributions.csv", "contributions-table", lambda: contributions(taken)
             )
+    from mmlens.reporting.state_section import state_sections
+
     return state_sections(metrics, shares, scatter)

@@ -9,10 +9,10 @@ import torch
 from tqdm.auto import tqdm
 
 from mmlens.card_entries import token_text
-from mmlens.collection import check_failures, prepared_or_skipped
 from mmlens.errors import SampleError
 from mmlens.groups import TokenGroups
 from mmlens.model import HookedMLLM, Inputs
+from mmlens.plan import check_failures, prepared_or_skipped
 from mmlens.prepare import NONE
 from mmlens.reporting import Row, checked_rows
 from mmlens.reporting.prompts import WRITTEN, Piece, Prompt, visible

@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.batch import Batch
-from mmlens.collection import check_failures, planned_batches, prepared_or_skipped
 from mmlens.contributions import shares_of, split_last
 from mmlens.controls import random_like
 from mmlens.errors import SampleError
@@ -36,6 +35,7 @@ from mmlens.last_attention import LastToken, listening
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
+from mmlens.plan import check_failures, planned_batches, prepared_or_skipped
 from mmlens.samples import Sample
 from mmlens.sampling import seed_of
 from mmlens.state_reduction import SampleStates, SampleTokens, chosen_tokens
