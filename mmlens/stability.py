@@ -122,8 +122,8 @@ def collect_parts(
     return found
 
 
-def sum_of(halves: Sequence[Sequence[NeuronStatistics]]) -> NeuronStatistics:
-    """The statistics of all parts together; exact for counts."""
+def sum_of(halves: Sequence[Sequence[Any]]) -> Any:
+    """The statistics (or importance scores) of all parts together; exact for counts."""
     return reduce(add, (part for half in halves for part in half))
 
 

@@ -19,6 +19,7 @@ from mmlens.importance.matrix import ImportanceScores, Weights
 from mmlens.neurons import NeuronSet
 from mmlens.overlap import chance_jaccard, jaccard
 from mmlens.selection import Strategy, select_neurons
+from mmlens.stability import sum_of
 
 COMPARISONS = ("full", "halves")
 
@@ -58,7 +59,7 @@ def convergence(
         number = {g: int(scores.samples[:, scores.groups.index(g)].sum()) for g in groups}
         return sets, combined, number
 
-    whole = found(_sum(one for half in halves for one in half))
+    whole = found(sum_of(halves))
     grown = [[found(s) for s in accumulate(half, lambda a, b: a + b)] for half in halves]
     rows = []
     for part, both in enumerate(zip(*grown, strict=True)):
@@ -88,10 +89,3 @@ def correlation(a: Float[Tensor, "layer neuron"], b: Float[Tensor, "layer neuron
     if not (x.std() and y.std()):
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
-
-
-def _sum(parts: Any) -> ImportanceScores:
-    first, *rest = parts
-    for one in rest:
-        first = first + one
-    return first

@@ -1,0 +1,244 @@
+"""The whole of MINER's experiment on the shipped demos, with few samples; resumed, and refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+import mmlens
+from experiments.miner import Config, found_on, keyed, main, media_of
+from experiments.miner_settings import QUICK
+from experiments.runner import settled
+from mmlens.errors import MMLensError, RunFolderError, StatisticsError
+from mmlens.importance import ImportanceScores
+from mmlens.samples import Sample
+from mmlens.selection import select_neurons
+
+FEW = Config(
+    train_samples=8,
+    questions=6,
+    questions_few=3,
+    seeds=1,
+    ratios=(0.02, 0.05),
+    strategies=("LA_MU", "uniform"),
+    all_weights=("paper", "mean"),
+    states_samples=2,
+    contribution_samples=4,
+    lens_samples=2,
+    cards=1,
+    max_new_tokens=3,
+)
+NOTHING_ELSE = {
+    "ratios": (),
+    "strategies": (),
+    "treatments": False,
+    "mining": False,
+    "comparison": False,
+    "convergence": False,
+    "states_samples": 0,
+    "lens_samples": 0,
+    "cards": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("miner") / "vl"
+    main(replace(FEW, out=out))
+    return out
+
+
+def test_the_run_folder_is_complete(finished):
+    names = {p.relative_to(finished).as_posix() for p in finished.rglob("*") if p.is_file()}
+    assert {
+        "manifest.json",
+        "importance.safetensors",
+        "statistics.safetensors",
+        "masking.csv",
+        "answers.jsonl",
+        "convergence.csv",
+        "score-correlations.csv",
+        "methods-overlap.csv",
+        "methods-differences.csv",
+        "states.csv",
+        "contributions.csv",
+        "lens.csv",
+        "cards-language.html",
+        "report.html",
+        "neurons/language-0.02-image.json",
+        "neurons/language-0.02-video.json",
+    } <= names
+    assert not [name for name in names if "partial" in name]
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert all(stage["finished"] for stage in manifest["stages"].values())
+    figures = {p.stem for p in (finished / "figures").glob("*.html")}
+    assert {
+        *("masking-matched", "masking-random", "treatments", "ratios", "grid", "mining", "splits"),
+        *("methods", "methods-pairs", "methods-overlap", "importance", "score-correlations"),
+        *("convergence", "selected", "contributions", "indices", "lens-entropy"),
+    } <= figures
+
+
+def test_the_report_says_everything(finished):
+    page = (finished / "report.html").read_text()
+    for title in (
+        "What masking costs",
+        "Masking, every way",
+        "Entropy against importance",
+        "Importance scores",
+        "Modality-specific neurons",
+        "How modalities meet",
+        "Contributions to the last token",
+        "The logit lens",
+        "Examples",
+        "How it was done",
+        "Settings and versions",
+    ):
+        assert f">{title}<" in page, title
+    assert "Silencing the" in page and "matched random neurons" in page
+    assert "TODO" not in page and "Traceback" not in page
+
+
+def test_the_sets_are_those_of_the_scores(finished):
+    scores = ImportanceScores.load(finished / "importance.safetensors")
+    assert scores.datasets == ("2 images", "image", "video")
+    groups = ("text", "special", "image", "video")
+    expected = select_neurons(scores.combine("paper", groups), groups, 0.02, "LA_MU")
+    for group in groups:
+        found = mmlens.NeuronSet.load(finished / f"neurons/language-0.02-{group}.json")
+        assert found == expected[group] and len(found) == 107 // 4
+    # Pictures have no video tokens, and videos no pictures'.
+    at = {g: i for i, g in enumerate(scores.groups)}
+    assert scores.samples[:, at["video"]].tolist() == [0, 0, 8]
+    assert scores.samples[:, at["image"]].tolist() == [8, 8, 0]
+
+
+def test_the_table_agrees_with_the_answers(finished):
+    table = pd.read_csv(finished / "masking.csv", keep_default_na=False, na_values=[""])
+    answers = pd.read_json(finished / "answers.jsonl", lines=True)
+    score = answers.set_index(["setting", "id"])["score"]
+    main_rows = table[(table.purpose == "main") & (table.evaluated == "all")]
+    assert set(main_rows.modality) == {"text", "special", "image", "video", "all"}
+    row = main_rows[(main_rows.modality == "image") & (main_rows.control == "matched")].iloc[0]
+    name = "all/LA_MU/paper/0.02/special_text_separate/image/zero"
+    assert row.masked == pytest.approx(score[f"mask/{name}"].mean())
+    assert row.control_mean == pytest.approx(score[f"matched/{name}/0"].mean())
+    assert row.baseline == pytest.approx(score["none"].mean()) and row.n_questions == 18
+    assert row.n_neurons == 26
+    own = table[(table.treatment == "own_tokens") & (table.modality == "video")]
+    assert set(own.evaluated) == {"video", "all"} and set(own.n_questions) == {3}
+    assert set(table.purpose) == {
+        *("main", "treatments", "grid", "ratios", "mining", "splits", "methods")
+    }
+    assert set(table[table.purpose == "mining"].mined) == {"2 images", "image", "video"}
+
+
+def test_a_second_start_redoes_nothing_and_other_settings_are_refused(finished, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    main(replace(FEW, out=finished))
+    said = capsys.readouterr().out
+    assert "nothing is left to do" in said and "Silencing the" in said
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+    with pytest.raises(RunFolderError, match="ratio"):
+        main(replace(FEW, out=finished, ratio=0.1))
+
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+    """Killed while answers are generated: what was answered is kept, and the end is the same."""
+    small = replace(FEW, **NOTHING_ELSE, questions=3)
+    main(replace(small, out=tmp_path / "whole"))
+    from mmlens import evaluate as module
+
+    plain, calls = module.append_jsonl, []
+
+    def dying(path, rows):
+        plain(path, rows)
+        calls.append(len(rows))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "append_jsonl", dying)
+        with pytest.raises(KeyboardInterrupt):
+            main(replace(small, out=tmp_path / "cut"))
+    half = (tmp_path / "cut/answers.jsonl").read_text()
+    main(replace(small, out=tmp_path / "cut"))
+    assert (tmp_path / "cut/answers.jsonl").read_text().startswith(half)
+    tables = [(tmp_path / one / "masking.csv").read_text() for one in ("whole", "cut")]
+    assert tables[0] == tables[1]
+    # In one piece or in parts that double, importance is the same.
+    parts = ImportanceScores.load(tmp_path / "whole/importance.safetensors")
+    other = replace(small, convergence=True, out=tmp_path / "parts")
+    main(other)
+    again = ImportanceScores.load(tmp_path / "parts/importance.safetensors")
+    assert torch.equal(parts.samples, again.samples)
+    assert (parts.sums - again.sums).abs().max() < 1e-2
+
+
+def test_sound_has_its_modalities(tmp_path):
+    out = tmp_path / "audio"
+    main(replace(FEW, **{**NOTHING_ELSE, "lens_samples": 1}, model="demo/qwen2-audio", out=out))
+    table = pd.read_csv(out / "masking.csv")
+    assert set(table.modality) == {"text", "special", "audio", "all"}
+    assert set(table.evaluated) == {"machine", "music", "nature", "speech", "all"}
+    page = (out / "report.html").read_text()
+    assert "audio neurons" in page and "The logit lens" in page
+
+
+def test_data_sets_are_domains_fields_or_kinds_of_media():
+    samples = [
+        Sample("a", "?", images=(b"",), domain="x", fields={"task": "t"}),
+        Sample("b", "?", images=(b"", b""), domain="x", fields={"task": "u"}),
+        Sample("c", "?", domain="y", fields={"task": "t"}),
+    ]
+    assert [media_of(s) for s in samples] == ["image", "2 images", "text"]
+    assert [s.domain for s in keyed(samples, "media")] == ["image", "2 images", "text"]
+    assert [s.domain for s in keyed(samples, "task")] == ["t", "u", "t"]
+    assert keyed(samples, "domain") == samples
+    by, chosen = found_on(replace(FEW, train_samples=2))
+    assert by == "media" and {s.domain for s in chosen} == {"image", "2 images", "video"}
+    assert found_on(replace(FEW, by="domain"))[0] == "domain"
+    assert found_on(replace(FEW, model="demo/qwen2-audio"))[0] == "domain"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"split": "words"}, MMLensError, "no split type 'words'"),
+        ({"weights": "best"}, StatisticsError, "no weights 'best'"),
+        ({"ratio": 0.0001}, StatisticsError, "selects nothing"),
+        ({"domains": ("smell",)}, MMLensError, "no data set 'smell'"),
+    ],
+)
+def test_bad_settings_are_one_sentence(tmp_path, changes, error, words):
+    small = {**NOTHING_ELSE, "train_samples": 2, "questions": 1, **changes}
+    with pytest.raises(error, match=words):
+        main(replace(FEW, out=tmp_path / "run", **small))
+
+
+def test_quick_changes_what_was_not_asked_for():
+    quick = settled(Config(quick=True, seeds=7), QUICK)
+    assert quick.seeds == 7 and quick.questions == QUICK["questions"]
+
+
+def test_the_command_line_says_errors_in_one_line(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "experiments.miner",
+            "--model",
+            "demo/qwen3",
+            "--out",
+            tmp_path / "x",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: There is no demo 'demo/qwen3'")
