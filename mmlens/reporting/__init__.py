@@ -85,7 +85,12 @@ def finish(figure: go.Figure, title: str, subtitle: str, height: int = 500) -> g
     figure.update_layout(
         template=template(),
         height=height,
-        title={"text": title, "subtitle": {"text": subtitle, "font": {"size": 13, "color": GREY}}},
+        # As far from the top in a tall figure: a share of its height would reach the legend.
+        title={
+            "y": 1 - 15 / height,
+            "text": title,
+            "subtitle": {"text": subtitle, "font": {"size": 13, "color": GREY}},
+        },
     )
     return figure
 

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from mmlens.reporting import INK, Row, checked_rows, domain_styles, finish, label, span
 from mmlens.reporting.effect_figures import bands, difference_trace
-from mmlens.reporting.masking_figures import cost_rows, rows_height, slots
+from mmlens.reporting.masking_figures import MARGINS, cost_rows, rows_height, slots
 from mmlens.reporting.masking_table import (
     MASKING_COLUMNS,
     against,
@@ -129,7 +129,7 @@ def method_pairs(pairs: pd.DataFrame, *, evaluated: Sequence[str] | None = None)
     figure.update_xaxes(
         range=[min(known) - room, max(known) + room],
         zerolinewidth=2,
-        title_text="first minus second: difference of the drops<br>(percentage points)",
+        title_text="drop of the first minus<br>drop of the second (points)",
     )
     bands(figure, [owner for owner, _, _ in lines])
     finish(
@@ -138,7 +138,8 @@ def method_pairs(pairs: pd.DataFrame, *, evaluated: Sequence[str] | None = None)
         "Same questions, paired; right of 0 the first method's neurons cost more",
         height=rows_height(drawn),
     )
-    return figure.update_layout(margin={"t": 105})
+    inner = rows_height(drawn) - MARGINS["t"] - MARGINS["b"]
+    return figure.update_layout(margin=MARGINS, legend={"y": 1 + 8 / inner})
 
 
 def method_overlap(
@@ -149,7 +150,7 @@ def method_overlap(
 ) -> go.Figure:
     """How many of each domain's neurons (rows) are among each modality's (columns), against chance.
 
-    A cell has the number of neurons in both sets and, below, the number that random sets of these
+    A cell has the number of neurons in both sets and, in brackets, the number that random sets of these
     sizes would share; its colour is their ratio, white where nothing is shared. Columns:
     :data:`METHOD_OVERLAP_COLUMNS`, as :func:`mmlens.overlap.cross_table` gives them. ValueError for a
     missing column, an empty frame, or a name that an order lacks.
@@ -174,7 +175,7 @@ def method_overlap(
             zmin=0,
             zmax=max(known, default=1.0) or 1.0,
             colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": "times chance", "side": "right"}, "thickness": 14},
+            showscale=False,
             xgap=2,
             ygap=2,
         )
@@ -196,10 +197,11 @@ def method_overlap(
     finish(
         figure,
         "How many of one method's neurons the other finds too",
-        "Neurons in both sets; below, as many as random sets of these sizes would share",
-        height=max(360, 210 + 46 * len(down)),
+        "Neurons in both sets; in brackets as many as random sets of these sizes share.<br>"
+        "The darker, the more times chance",
+        height=225 + 46 * len(down),
     )
-    return figure.update_layout(margin={"t": 85})
+    return figure.update_layout(margin={"t": 105, "b": 120})
 
 
 def _times_chance(row: Row | None) -> float | None:
@@ -213,7 +215,7 @@ def _both(row: Row | None) -> str:
         return ""
     digits = 0 if row["expected"] >= 100 else 1
     expected = "n/a" if math.isnan(row["expected"]) else f"{row['expected']:,.{digits}f}"
-    return f"{int(row['both']):,}<br>chance {expected}"
+    return f"{int(row['both']):,}<br>({expected})"
 
 
 def split_types_figure(
@@ -258,7 +260,7 @@ def split_types_figure(
     return finish(
         figure,
         "Ways of splitting the prompt: what masking costs",
-        f"{setting_text(rows, ['modality'])}; neurons in brackets; "
+        f"{setting_text(rows, ['modality'])};<br>neurons in brackets; "
         f"{span([r['n_questions'] for r in rows])} questions; {control_text(rows, control)}",
         height=rows_height(drawn),
     )

@@ -19,8 +19,8 @@ from mmlens.reporting.masking_table import ordered, styles_of, wrapped
 CORRELATION_COLUMNS = ("group", "score_a", "score_b", "pearson", "spearman")
 CONVERGENCE_COLUMNS = ("n_samples", "group", "comparison", "jaccard", "correlation")
 COMPARISONS = {
-    "full": "with all samples (these included)",
-    "halves": "between two disjoint halves",
+    "full": "with all samples<br>(these included)",
+    "halves": "between two<br>disjoint halves",
 }
 
 
@@ -42,13 +42,13 @@ def score_correlations(
     columns = min(2, len(facets))
     panels = math.ceil(len(facets) / columns)
     each = 44 * len(names) + 20
-    gap = 62 + 8 * max(len(name) for name in names)
+    gap = 58 + 6 * max(len(name) for name in names)
     total = each * panels + gap * (panels - 1)
     figure = make_subplots(
         rows=panels,
         cols=columns,
         shared_yaxes=True,
-        subplot_titles=[f"{label(group)} tokens" for group in facets],
+        subplot_titles=[wrapped(group, 20, 1) for group in facets],
         horizontal_spacing=0.04,
         vertical_spacing=gap / total if panels > 1 else 0,
     )
@@ -59,7 +59,10 @@ def score_correlations(
             for i, a in enumerate(names)
         ]
         figure.add_heatmap(
-            z=[[None if not math.isfinite(v) else v for v in line] for line in drawn],
+            z=[
+                [None if i == j or math.isnan(v) else v for j, v in enumerate(line)]
+                for i, line in enumerate(drawn)
+            ],
             x=list(range(len(names))),
             y=list(range(len(names))),
             text=[
@@ -87,18 +90,16 @@ def score_correlations(
     }
     figure.update_xaxes(range=[-0.5, len(names) - 0.5], **ticks)
     figure.update_yaxes(range=[len(names) - 0.5, -0.5], **ticks)
-    bar = {"title": {"text": "correlation", "side": "right"}, "thickness": 14}
-    bar |= {"lenmode": "pixels", "len": min(each + 40, 300), "y": 1, "yanchor": "top"}
     figure.update_layout(
-        coloraxis={"colorscale": DIVERGING, "cmin": -1, "cmax": 1, "colorbar": bar}
+        coloraxis={"colorscale": DIVERGING, "cmin": -1, "cmax": 1, "showscale": False}
     )
     finish(
         figure,
-        "How alike the scores rank the neurons",
-        "Over all layers and neurons; below the diagonal Pearson, above Spearman; - not defined",
-        height=total + 190,
+        "How alike the scores rank the neurons, by token group",
+        "Over all layers and neurons; Pearson below the diagonal, Spearman above; - not defined",
+        height=total + 185,
     )
-    return figure.update_layout(margin={"t": 105})
+    return figure.update_layout(margin={"t": 115, "b": 70})
 
 
 def _correlation(
@@ -129,7 +130,12 @@ def _hover(row: Row | None, a: str, b: str) -> str:
 
 def _dashes(figure: go.Figure, drawn: Sequence[Sequence[float]], at: tuple[int, int]) -> None:
     """A dash in cells without a correlation: text of a heat map is not drawn on a gap."""
-    empty = [(j, i) for i, line in enumerate(drawn) for j, v in enumerate(line) if math.isnan(v)]
+    empty = [
+        (j, i)
+        for i, line in enumerate(drawn)
+        for j, v in enumerate(line)
+        if i != j and math.isnan(v)
+    ]
     if empty:
         figure.add_scatter(
             x=[x for x, _ in empty],
@@ -189,8 +195,8 @@ def convergence_curves(
     figure.update_yaxes(title_text="Jaccard index<br>of the sets", row=1, col=1)
     figure.update_yaxes(title_text="correlation<br>of importance", row=2, col=1)
     numbers = [row["n_samples"] for row in rows]
-    finish(figure, "How many samples the importance needs", f"{span(numbers)} samples", height=660)
-    return figure.update_layout(legend={"y": 1.07}, margin={"t": 165})
+    finish(figure, "How many samples the importance needs", f"{span(numbers)} samples", height=700)
+    return figure.update_layout(legend={"y": 1 + 48 / 420}, margin={"t": 220, "b": 60})
 
 
 def _curve(

@@ -236,7 +236,7 @@ def _mean_by_part(rows: Sequence[Row], column: str) -> tuple[list[float], list[f
 
 def band(
     figure: go.Figure,
-    x: Sequence[int],
+    x: Sequence[int | float],
     mean: Sequence[float],
     spread: Sequence[float],
     shade: str,

@@ -238,7 +238,7 @@ def effect_legend(figure: go.Figure, control: str) -> None:
 def effect_axes(figure: go.Figure, rows: Sequence[Row]) -> None:
     """One scale for both panels and all rows that may be drawn: lengths can be compared."""
     ends = [100 * row[key] for row in rows for key in ("drop", "control_drop", "low", "high")]
-    known = [end for end in ends if math.isfinite(end)] or [0.0]
+    known = [0.0, *(end for end in ends if math.isfinite(end))]
     room = 0.06 * (max(known) - min(known)) + 0.1
     figure.update_xaxes(range=[min(known) - room, max(known) + room], zerolinewidth=2)
     figure.update_xaxes(title_text="drop in accuracy<br>(percentage points)", col=1)

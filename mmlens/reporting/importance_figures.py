@@ -19,6 +19,7 @@ from torch import Tensor
 from mmlens.neurons import NeuronSet
 from mmlens.reporting import (
     INK,
+    PALE,
     Row,
     finish,
     label,
@@ -80,7 +81,7 @@ def importance_maps(
         cols=len(groups),
         shared_xaxes=True,
         shared_yaxes=True,
-        column_titles=[f"{wrapped(group, 16)} tokens" for group in groups],
+        column_titles=[wrapped(group, 10) for group in groups],
         vertical_spacing=0.2 / max(len(scores), 2) * 0.6,
         horizontal_spacing=0.015,
     )
@@ -98,24 +99,26 @@ def importance_maps(
                 row=i + 1,
                 col=j + 1,
             )
-        figure.update_yaxes(title_text=f"{wrapped(score, 14)}<br>layer", row=i + 1, col=1)
+            _say_if_flat(figure, values[i, j], (i + 1, j + 1))
+        figure.update_yaxes(title_text=f"<b>{wrapped(score, 14)}</b><br>layer", row=i + 1, col=1)
     figure.update_layout(_scales(figure, binned, scores))
     ticks: Row = {"dtick": 1} if layers <= 8 else {"nticks": 5}
-    figure.update_yaxes(showgrid=False, zeroline=False, **ticks)
-    figure.update_xaxes(showgrid=False, zeroline=False, nticks=4)
+    look: Row = {"showgrid": False, "zeroline": False, "showline": True, "mirror": True}
+    figure.update_yaxes(**look, linecolor=PALE, **ticks)
+    figure.update_xaxes(**look, linecolor=PALE, nticks=4)
     figure.update_xaxes(title_text="rank" if sort_by else "neuron", row=len(scores))
     size = math.ceil(width / binned.shape[-1])
     seen = "every neuron shown" if size == 1 else f"a cell is the largest of up to {size} neurons"
     bad = int((~np.isfinite(values)).sum())
     finish(
         figure,
-        "Importance of the neurons",
+        "Importance of the neurons, by score and token group",
         f"{layers} layers of {width:,}; {seen}"
         + (f"; sorted by {label(sort_by[0])} of {label(sort_by[1])}" if sort_by else "")
         + (f"; {bad:,} values are not finite" if bad else ""),
         height=150 + 150 * max(len(scores), 2),
     )
-    return figure.update_layout(margin={"t": 105, "r": 75})
+    return figure.update_layout(margin={"t": 125, "r": 75})
 
 
 def _check_names(
@@ -126,6 +129,26 @@ def _check_names(
             f"Importance {tuple(matrix.shape)} = (score, group, layer, neuron) was given with "
             f"{len(scores)} scores and {len(groups)} groups: each needs a name, and no axis is empty."
         )
+
+
+def _say_if_flat(figure: go.Figure, values: npt.NDArray[np.float64], at: tuple[int, int]) -> None:
+    """Words in a map that has one value, or none: a blank map would say neither."""
+    known = values[np.isfinite(values)]
+    if known.size and known.min() < known.max():
+        return
+    text = f"all {known[0]:.3g}" if known.size else "no values"
+    figure.add_annotation(
+        x=0.5,
+        y=0.5,
+        xref="x domain",
+        yref="y domain",
+        text=text,
+        showarrow=False,
+        font={"size": 13, "color": INK},
+        bgcolor="rgba(255,255,255,0.85)",
+        row=at[0],
+        col=at[1],
+    )
 
 
 def _binned(

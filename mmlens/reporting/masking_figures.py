@@ -31,6 +31,9 @@ from mmlens.reporting.masking_table import (
     wrapped,
 )
 
+#: Above: title, subtitle, and a legend that takes up to four lines in a narrow window.
+MARGINS = {"t": 180, "b": 75}
+
 
 def masking_effects(
     masking: pd.DataFrame,
@@ -68,7 +71,7 @@ def masking_effects(
     return finish(
         figure,
         "What masking a modality's neurons costs, by data set",
-        f"{setting_text(rows, ['modality'])}; {span([r['n_questions'] for r in rows])} questions; "
+        f"{setting_text(rows, ['modality'])};<br>{span([r['n_questions'] for r in rows])} questions; "
         f"{control_text(rows, control)}",
         height=rows_height(drawn),
     )
@@ -110,7 +113,7 @@ def treatments_figure(
     return finish(
         figure,
         "What each treatment of a modality's neurons costs",
-        f"{setting_text(rows, ['modality', 'treatment'])}; "
+        f"{setting_text(rows, ['modality', 'treatment'])};<br>"
         f"{span([r['n_questions'] for r in rows])} questions; {control_text(rows, control)}",
         height=rows_height(drawn),
     )
@@ -171,12 +174,12 @@ def ratio_curves(
     finish(
         figure,
         "Accuracy against the share of neurons masked",
-        f"{setting_text(rows, ['modality', 'ratio'])}; "
+        f"{setting_text(rows, ['modality', 'ratio'])};<br>"
         f"{span([r['n_questions'] for r in rows])} questions; {control_text(rows, control)}",
-        height=230 + 240 * panels,
+        height=290 + 240 * panels,
     )
-    lift = 30 / (240 * panels)
-    return figure.update_layout(legend={"y": 1 + lift}, margin={"t": 165})
+    lift = 28 / (240 * panels)
+    return figure.update_layout(legend={"y": 1 + lift}, margin={"t": 230, "b": 60})
 
 
 def _mask_line(
@@ -233,8 +236,8 @@ def _control_band(
 def _ratio_legend(figure: go.Figure, control: str, present: set[str]) -> None:
     """Lines vary in colour by modality: the legend is in ink."""
     for name, fill in (
-        (f"mask: 95% interval against {label(control)} excludes 0", INK),
-        ("includes 0, or no control", "#ffffff"),
+        (f"mask: interval against {label(control)} excludes 0", INK),
+        ("mask: includes 0, or no control", "#ffffff"),
     ):
         figure.add_scatter(
             x=[None],
@@ -283,8 +286,12 @@ def cost_rows(rows: Sequence[Row], colours: Sequence[str], control: str) -> go.F
                 font={"size": 12, "color": GREY},
             )
     effect_axes(figure, rows)
+    figure.update_xaxes(title_text="accuracy lost<br>(points)", col=1)
+    figure.update_xaxes(title_text="mask minus<br>control (points)", col=2)
     bands(figure, [owner for owner, _, _ in lines])
-    return figure
+    # A fixed distance above the panels: as a share of a tall figure it would reach the title.
+    inner = rows_height(rows) - MARGINS["t"] - MARGINS["b"]
+    return figure.update_layout(margin=MARGINS, legend={"y": 1 + 8 / inner})
 
 
 def slots(rows: Sequence[Row]) -> list[tuple[str, str, Row | None]]:
@@ -294,7 +301,7 @@ def slots(rows: Sequence[Row]) -> list[tuple[str, str, Row | None]]:
     for row in rows:
         owner = str(row["owner"])
         if not alone and (not lines or lines[-1][0] != owner):
-            lines.append((owner, f"<b>{wrapped(owner, 24, 1)}</b>", None))
+            lines.append((owner, f"<b>{wrapped(owner, 28, 1)}</b>", None))
         text = wrapped(owner if alone else row["inner"], 24)
         lines.append((owner, text, row))
     return lines
@@ -304,7 +311,7 @@ def rows_height(rows: Sequence[Row]) -> int:
     """Height in pixels of a figure of :func:`cost_rows`."""
     lines = slots(rows)
     each = 40 if any("<br>" in text for _, text, _ in lines) else 27
-    return max(400, 230 + each * len(lines))
+    return max(400, MARGINS["t"] + MARGINS["b"] + each * len(lines))
 
 
 def _modality(name: str) -> str:

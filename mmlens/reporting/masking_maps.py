@@ -1,4 +1,4 @@
-"""Maps of what masking costs: strategies by weights of the scores, data mined by data asked.
+"""Maps of what masking costs: strategies by weights of the scores, data mined by data asked about.
 
 Part of :mod:`mmlens.plots`, which offers them by name. Drawn from the masking table, as
 :mod:`mmlens.reporting.masking_figures`.
@@ -25,8 +25,6 @@ from mmlens.reporting.masking_table import (
     wrapped,
 )
 from mmlens.reporting.overlap_figures import SEQUENTIAL
-
-LEGEND = "Masked accuracy (%), below it its change in points; * 95% interval against "
 
 
 def masking_grid(
@@ -58,7 +56,13 @@ def masking_grid(
         ("strategy", ordered(rows, "strategy", strategies)),
         modalities,
     )
-    return _described(figure, rows, control, "Strategy and weights of the scores: what is lost")
+    return _described(
+        figure,
+        rows,
+        control,
+        "Strategy and weights of the scores: what is lost",
+        ("strategy", "weights"),
+    )
 
 
 def mining_matrix(
@@ -72,10 +76,10 @@ def mining_matrix(
     modalities: Sequence[str] | None = None,
     data_sets: Sequence[str] | None = None,
 ) -> go.Figure:
-    """Data mined (rows) by data asked (columns), a map per modality (the paper's Table 2).
+    """Data mined (rows) by questions (columns), a map per modality (the paper's Table 2).
 
-    Cells as in :func:`masking_grid`; a frame marks those where the neurons were found on the data that
-    is asked. ``data_sets`` gives the order of both. Errors as there.
+    Cells as in :func:`masking_grid`; a frame marks those where the neurons were found on the data
+    that the questions are of. ``data_sets`` gives the order of both. Errors as there.
     """
     rows = against(masking_rows(masking), control)
     chosen = {"strategy": strategy, "weights": weights, "ratio": ratio, "treatment": treatment}
@@ -87,7 +91,13 @@ def mining_matrix(
         modalities,
         framed=True,
     )
-    return _described(figure, rows, control, "Neurons mined on one data set, masked on another")
+    return _described(
+        figure,
+        rows,
+        control,
+        "Neurons mined on one data set, masked on another",
+        ("mined", "evaluated"),
+    )
 
 
 def _of_modalities(rows: Sequence[Row], modalities: Sequence[str] | None) -> list[Row]:
@@ -112,7 +122,8 @@ def _maps(
     (row_key, row_values), (column_key, column_values) = down, across
     cells = {(r["modality"], str(r[row_key]), str(r[column_key])): r for r in rows}
     each = 46 * len(row_values)
-    gap = 62
+    # Room for names of columns, which stand aslant where they are long or the window narrow.
+    gap = 50 + 5 * max(len(wrapped(_words(one), 16, 1)) for one in column_values)
     total = each * len(facets) + gap * (len(facets) - 1)
     figure = make_subplots(
         rows=len(facets),
@@ -151,8 +162,8 @@ def _maps(
         for r, c in ((r, c) for r in row_values for c in column_values if framed and r == c):
             y, x = list(row_values).index(r), list(column_values).index(c)
             figure.add_shape(
-                x0=x - 0.48,
-                x1=x + 0.48,
+                x0=x - 0.495,
+                x1=x + 0.495,
                 y0=y - 0.47,
                 y1=y + 0.47,
                 line={"color": INK, "width": 2.5},
@@ -163,23 +174,16 @@ def _maps(
     figure.update_xaxes(showticklabels=True)
     figure.update_yaxes(**_ticks([_words(one) for one in row_values]))
     figure.update_yaxes(range=[len(row_values) - 0.5, -0.5])
-    names = {"weights": "weights of the scores", "mined": "mined on", "evaluated": "asked of"}
+    names = {"weights": "weights of the scores", "mined": "mined on", "evaluated": "questions of"}
     figure.update_xaxes(title_text=names.get(column_key, column_key), row=len(facets))
     figure.update_yaxes(title_text=names.get(row_key, row_key))
     figure.update_layout(
-        height=total + 230,
+        height=total + 235,
         coloraxis={
             "colorscale": SEQUENTIAL,
             "cmin": min(0.0, *lost),
             "cmax": max(1e-9, *lost),
-            "colorbar": {
-                "title": {"text": "accuracy lost (points)", "side": "right"},
-                "thickness": 14,
-                "lenmode": "pixels",
-                "len": min(each + 60, 320),
-                "y": 1,
-                "yanchor": "top",
-            },
+            "showscale": False,  # every cell says its number, and a bar takes width from them
         },
     )
     return figure
@@ -203,9 +207,9 @@ def _cell(row: Row | None, some_controls: bool) -> str:
     """Accuracy, change and sign of one cell."""
     if row is None:
         return ""
-    sign = " *" if excludes_zero(row) else ""
-    sign = " °" if some_controls and not row["control"] else sign
-    return f"{points(row['masked'])}%<br>{points(-row['drop'], sign=True)}{sign}"
+    sign = "*" if excludes_zero(row) else ""
+    sign = "°" if some_controls and not row["control"] else sign
+    return f"{points(row['masked'])}<br>{points(-row['drop'], sign=True)}{sign}"
 
 
 def _hover(row: Row | None) -> str:
@@ -213,22 +217,24 @@ def _hover(row: Row | None) -> str:
         return ": not run"
     return (
         f"<br>{row['n_neurons']} neurons, {row['n_questions']} questions<br>accuracy "
-        f"{points(row['baseline'])}% to {points(row['masked'])}%<br>beyond the control: "
+        f"{points(row['baseline'])}% to {points(row['masked'])}<br>beyond the control: "
         f"{points(row['difference'], sign=True)} [{points(row['low'])}, {points(row['high'])}] points"
     )
 
 
-def _described(figure: go.Figure, rows: Sequence[Row], control: str, title: str) -> go.Figure:
+def _described(
+    figure: go.Figure, rows: Sequence[Row], control: str, title: str, axes: Sequence[str]
+) -> go.Figure:
     """Title, subtitle, room."""
     bare = not any(row["control"] for row in rows)
-    signs = "" if bare else f"; * 95% interval against {label(control)} excludes 0"
+    signs = "" if bare else f"; * interval against {label(control)} excludes 0"
     ring = "; ° no control" if signs and not all(row["control"] for row in rows) else ""
     finish(
         figure,
         title,
-        f"Masked accuracy, below it the change in points{signs}{ring}<br>"
-        f"{setting_text(rows)}; {span([r['n_questions'] for r in rows])} questions; "
+        f"Masked accuracy (%), below it the change (points){signs}{ring}<br>"
+        f"{setting_text(rows, (*axes, 'modality'))}; {span([r['n_questions'] for r in rows])} questions; "
         f"{control_text(rows, control)}",
         height=figure.layout.height,
     )
-    return figure.update_layout(margin={"t": 135})
+    return figure.update_layout(margin={"t": 125, "b": 110})

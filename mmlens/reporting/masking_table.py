@@ -12,7 +12,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from mmlens.reporting import INK, DomainStyle, Row, checked_rows, domain_styles, label, percent
+from mmlens.reporting import (
+    INK,
+    DomainStyle,
+    Row,
+    checked_rows,
+    domain_styles,
+    label,
+    percent,
+    span,
+)
 
 SETTING_COLUMNS = ("mined", "strategy", "weights", "ratio", "modality", "treatment")
 MASKING_COLUMNS = (
@@ -34,7 +43,7 @@ STANDARD: Mapping[str, object] = {
 }
 TREATMENTS = {
     "zero": "set to 0",
-    "layer_minimum": "set to the layer's minimum",
+    "layer_minimum": "set to layer minimum",
     "keep_only": "all others set to 0",
     "own_tokens": "set to 0 on own tokens",
 }
@@ -130,7 +139,7 @@ def styles_of(names: Sequence[str]) -> dict[str, DomainStyle]:
     return found | {"all": DomainStyle(INK, "circle", "solid")}
 
 
-def excludes_zero(row: Mapping[str, float]) -> bool:
+def excludes_zero(row: Row) -> bool:
     """Whether the 95% interval of the difference excludes 0; false where there is none."""
     return bool(row["low"] > 0 or row["high"] < 0)
 
@@ -158,7 +167,7 @@ def setting_text(rows: Sequence[Row], leave_out: Sequence[str] = ()) -> str:
         "modality": lambda v: "all modalities" if v == "all" else f"{label(v)} neurons",
         "treatment": lambda v: TREATMENTS.get(v, label(v)),
         "mined": lambda v: "mined on all data" if v == "all" else f"mined on {label(v)}",
-        "evaluated": lambda v: "asked of all data" if v == "all" else f"asked of {label(v)}",
+        "evaluated": lambda v: "all questions" if v == "all" else f"questions of {label(v)}",
     }
     parts = []
     for column, text in words.items():
@@ -173,8 +182,8 @@ def control_text(rows: Sequence[Row], control: str) -> str:
     without = sum(not row["control"] for row in rows)
     if without == len(rows):
         return "no control was run"
-    seeds = sorted({int(row["n_seeds"]) for row in rows if row["control"]})
-    text = f"{label(control)} control of {seeds[0]}"
-    text += f" to {seeds[-1]}" if len(seeds) > 1 else ""
-    text += " set" if seeds[-1] == 1 else " sets"
+    seeds = [int(r["n_seeds"]) for r in rows if r["control"] and math.isfinite(r["n_seeds"])]
+    text = f"{label(control)} control"
+    if seeds:
+        text += f" of {span(seeds)} {'set' if max(seeds) == 1 else 'sets'}"
     return f"{text}; {without} of {len(rows)} without it" if without else text
