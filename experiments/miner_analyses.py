@@ -140,7 +140,7 @@ def importance_section(
             ),
         )
         drawn = plots.convergence_curves(table, modalities=study.modalities)
-        found.append(Figure("convergence", drawn, "convergence_curves"))
+        found.append(Figure("convergence", drawn, "convergence"))
     mode = "the model's own" if scores.attention_mode == "causal" else "the official code's"
     text = (
         f"Five scores of every neuron for every token set, each min-max normalised per sample and layer "
