@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from experiments import runner
 from experiments.miner_masks import Masks, Mined, methods_sets
@@ -16,7 +17,7 @@ from mmlens.comparison import ENTROPY, IMPORTANCE, method_differences
 from mmlens.deactivation import ALL
 from mmlens.distributed import rank_and_world
 from mmlens.importance import SCORES, ImportanceScores, convergence
-from mmlens.masking import Cell
+from mmlens.masking import CONTROLS, Cell
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.overlap import cross_table
@@ -60,7 +61,7 @@ class ModalityStudy(Study):
     def masking(self, purpose: str) -> pd.DataFrame:
         """The masking table of one purpose."""
         table = pd.read_csv(self.run.path("masking.csv"), keep_default_na=False, na_values=[""])
-        return table[table.purpose == purpose]
+        return table.loc[table["purpose"] == purpose]
 
 
 def sections(
@@ -135,12 +136,11 @@ def importance_section(
         table = study.table(
             "convergence.csv",
             "convergence",
-            lambda: convergence(
-                parts, groups[:1] if not study.modalities else list(study.modalities), **options
-            ),
+            lambda: convergence(parts, study.modalities, **options),
         )
-        drawn = plots.convergence_curves(table, modalities=study.modalities)
-        found.append(Figure("convergence", drawn, "convergence"))
+        if not table.empty:
+            drawn = plots.convergence_curves(table, modalities=study.modalities)
+            found.append(Figure("convergence", drawn, "convergence"))
     mode = "the model's own" if scores.attention_mode == "causal" else "the official code's"
     text = (
         f"Five scores of every neuron for every token set, each min-max normalised per sample and layer "
@@ -165,61 +165,40 @@ def neurons_section(study: ModalityStudy) -> Section:
 
 def masks_section(study: ModalityStudy) -> Section:
     """MI-5 to MI-8: what masking costs, however the neurons are found and whatever is done."""
-    order, datasets = study.modalities, list(study.domains)
-    names = [*order, ALL]
+    config, names = study.config, [*study.modalities, ALL]
+    datasets, against = [*study.domains, ALL], {"control": "matched"}
+    found = {"strategy": config.strategy, "weights": config.weights}
+    own = {**found, "ratio": config.ratio}
     main = study.masking("main")
-    # Choices that the run's own settings make.
-    config = study.config
-    own = {"strategy": config.strategy, "weights": config.weights, "ratio": config.ratio}
-    found: list[Part] = []
-    for control in ("matched", "random"):
-        drawn = plots.masking_effects(
-            main, control, modalities=names, evaluated=[*datasets, ALL], **own
-        )
-        words = {"control": control}
-        found.append(Figure(f"masking-{control}", drawn, "masking_effects", words))
+    parts: list[Part] = []
+
+    def add(name: str, drawn: go.Figure, caption: str, **words: object) -> None:
+        parts.append(Figure(name, drawn, caption, {**against, **words}))
+
+    for control in CONTROLS:
+        drawn = plots.masking_effects(main, control, modalities=names, evaluated=datasets, **own)
+        add(f"masking-{control}", drawn, "masking_effects", control=control)
     if not (table := study.masking("treatments")).empty:
-        few = masks_on_few(study, main, table)
-        drawn = plots.treatments_figure(few, modalities=names, **own)
-        found.append(Figure("treatments", drawn, "treatments"))
+        add("treatments", plots.treatments_figure(table, modalities=names, **own), "treatments")
     if not (table := study.masking("ratios")).empty:
-        rest = {"strategy": config.strategy, "weights": config.weights}
-        drawn = plots.ratio_curves(table, modalities=[ALL], **rest)
-        found.append(Figure("ratios", drawn, "ratio_curves"))
+        add("ratios", plots.ratio_curves(table, modalities=[ALL], **found), "ratio_curves")
     if not (table := study.masking("grid")).empty:
+        order = {name: list(dict.fromkeys(table[name])) for name in ("strategy", "weights")}
         drawn = plots.masking_grid(
             table,
             ratio=config.ratio,
             modalities=[ALL],
-            strategies=list(dict.fromkeys(table.strategy)),
-            weights=list(dict.fromkeys(table.weights)),
+            strategies=order["strategy"],
+            weights=order["weights"],
         )
-        found.append(Figure("grid", drawn, "masking_grid"))
+        add("grid", drawn, "masking_grid", cells=int((table.evaluated == ALL).sum()))
     if not (table := study.masking("mining")).empty:
-        everything = pd.concat([table, only_all(study.masking("ratios"), config)])
-        drawn = plots.mining_matrix(everything, modalities=[ALL], data_sets=[*datasets, ALL], **own)
-        found.append(Figure("mining", drawn, "mining_matrix"))
+        drawn = plots.mining_matrix(table, modalities=[ALL], data_sets=datasets, **own)
+        add("mining", drawn, "mining_matrix", cells=len(table))
     if not (table := study.masking("splits")).empty:
-        drawn = plots.split_types_figure(table, **own)
-        found.append(Figure("splits", drawn, "split_types"))
-    return Section(
-        "Masking, every way",
-        "Where a comparison has fewer questions than the verdicts above, its figure says so.",
-        found,
-    )
-
-
-def masks_on_few(
-    study: ModalityStudy, main: pd.DataFrame, treatments: pd.DataFrame
-) -> pd.DataFrame:
-    """Treatments beside plain silencing, against matched controls."""
-    del study
-    return pd.concat([main[main.control == "matched"], treatments])
-
-
-def only_all(table: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """The row of neurons mined on all data, on the few questions of a comparison."""
-    return table[table.ratio.sub(config.ratio).abs() < 1e-9] if len(table) else table
+        add("splits", plots.split_types_figure(table, **own), "split_types")
+    text = "Comparisons are asked fewer questions than the verdicts above, as their figures say."
+    return Section("Masking, every way", text, parts)
 
 
 def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | None:
@@ -227,8 +206,8 @@ def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | No
     table = study.masking("methods")
     if table.empty:
         return None
-    whole = table[table.modality == ALL].assign(method=lambda t: t.strategy)
-    single = table[table.modality != ALL].assign(
+    whole = table.loc[table["modality"] == ALL].assign(method=lambda t: t.strategy)
+    single = table.loc[table["modality"] != ALL].assign(
         method=lambda t: t.modality + ", " + t.strategy.astype(str)
     )
     entropy, importance = methods_sets(study.config, study.mined, study.sets)
@@ -242,12 +221,13 @@ def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | No
     datasets = {d: [s.id for s in study.asked if s.domain == d] for d in study.domains}
     differences = method_differences(answers, pairs, datasets, clusters)
     study.run.write_csv("methods-differences.csv", differences)
+    matched = {"control": "matched random"}
     found: list[Part] = [
-        Figure("methods", plots.methods_comparison(whole), "methods_comparison"),
+        Figure("methods", plots.methods_comparison(whole), "methods_comparison", matched),
     ]
     if not single.empty:
-        by_modality = plots.methods_comparison(single[single.evaluated == ALL])
-        found.append(Figure("methods-modalities", by_modality, "methods_comparison"))
+        by_modality = plots.methods_comparison(single.loc[single["evaluated"] == ALL])
+        found.append(Figure("methods-modalities", by_modality, "methods_comparison", matched))
     if not differences.empty:
         pairwise = plots.method_pairs(differences)
         found.append(Figure("methods-pairs", pairwise, "method_pairs"))

@@ -157,11 +157,13 @@ def plan(
     masks.add("main", with_controls(masks_of(sets, main), avoid, measures, config.seeds), every)
 
     def compare(purpose: str, found: Found, *, seeds: int, singly: bool = False) -> None:
-        cells = masks_of(mined.sets(found, config.seed), found, singly=singly)
+        sets = mined.sets(found, config.seed)
+        alone = singly and len(sets) > 1  # one modality alone is all of them
+        cells = masks_of(sets, found, singly=alone)
         masks.add(purpose, with_controls(cells, avoid, measures, seeds, ("matched",)), few)
 
     if config.treatments:
-        kinds: tuple[Treatment, ...] = ("layer_minimum", "keep_only", "own_tokens")
+        kinds: tuple[Treatment, ...] = ("zero", "layer_minimum", "keep_only", "own_tokens")
         for treatment in kinds:
             for cell in masks_of(sets, main, treatment=treatment):
                 drawn = with_controls([cell], avoid, measures, FEW_SEEDS, ("matched",))
@@ -175,7 +177,7 @@ def plan(
             compare("grid", replace(main, strategy=strategy, weights=weights), seeds=1)
     for ratio in config.ratios:
         compare("ratios", replace(main, ratio=ratio), seeds=FEW_SEEDS)
-    for dataset in questions.datasets if config.mining else ():
+    for dataset in (*questions.datasets, ALL) if config.mining else ():
         compare("mining", replace(main, mined=dataset), seeds=FEW_SEEDS)
     for split in SPLIT_TYPES if config.mining else ():
         compare("splits", replace(main, split=split), seeds=FEW_SEEDS, singly=True)

@@ -25,7 +25,7 @@ MAIN = "main"
 def main_rows(run: Run) -> pd.DataFrame:
     """The masking table of the main masks."""
     table = pd.read_csv(run.path("masking.csv"), keep_default_na=False, na_values=[""])
-    return table[table.purpose == MAIN]
+    return table.loc[table["purpose"] == MAIN]
 
 
 def sentences(run: Run) -> list[str]:
@@ -62,7 +62,7 @@ def verdicts(study: ModalityStudy) -> list[Part]:
     return [
         *masking_parts(table, evaluated=ALL),
         Text("Per data set:", "note"),
-        *masking_parts(table[table.evaluated != ALL])[1:],
+        *masking_parts(table.loc[table["evaluated"] != ALL])[1:],
     ]
 
 

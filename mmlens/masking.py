@@ -7,7 +7,7 @@ may have controls: as many neurons per layer, drawn at random, or matched in act
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, get_args
 
@@ -195,7 +195,7 @@ class Asked:
 def masking_table(
     answers: pd.DataFrame,
     cells: Sequence[Cell],
-    asked: Mapping[str, Sequence[str]],
+    asked: Mapping[str, Collection[str]],
     questions: Asked,
     *,
     cluster: str | None = None,

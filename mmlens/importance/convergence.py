@@ -49,8 +49,10 @@ def convergence(
         (that of random sets of these sizes), correlation (Pearson, of the combined importance over all
         neurons).
 
+        Parts so small that a group does not occur in them yet have no row.
+
     Raises:
-        StatisticsError: a group that a part never has, weights that do not fit.
+        StatisticsError: a group that no sample has, weights that do not fit.
     """
 
     def found(scores: ImportanceScores) -> tuple[dict[str, NeuronSet], Any, dict[str, int]]:
@@ -60,11 +62,14 @@ def convergence(
         return sets, combined, number
 
     whole = found(sum_of(halves))
-    grown = [[found(s) for s in accumulate(half, lambda a, b: a + b)] for half in halves]
+    grown = [list(accumulate(half, lambda a, b: a + b)) for half in halves]
     rows = []
-    for part, both in enumerate(zip(*grown, strict=True)):
+    for part, scores in enumerate(zip(*grown, strict=True)):
+        if any(set(groups) - set(one.present()) for one in scores):
+            continue  # so few samples that a group does not occur yet
+        both = [found(one) for one in scores]
         pairs = [("full", half, one, whole) for half, one in enumerate(both)]
-        pairs.append(("halves", -1, *both))
+        pairs.append(("halves", -1, both[0], both[1]))
         for comparison, half, a, b in pairs:
             for m, group in enumerate(groups):
                 mean = np.mean([one[2][group] for one in (both if half < 0 else [a])])
