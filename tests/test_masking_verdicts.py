@@ -87,7 +87,7 @@ def test_an_interval_off_zero_is_never_printed_as_touching_it():
 
 def test_no_difference_at_all():
     said = sentence(difference=0.0, low=-0.01, high=0.01, drop=0.0, masked=0.81)
-    assert "as much as matched random neurons, but the interval" in said
+    assert "as much as matched random neurons [" in said
     assert said.endswith("Accuracy stays at 81.0%.")
 
 

@@ -190,6 +190,8 @@ def _compared(difference: float, interval: tuple[float, float], others: str) -> 
     if math.isnan(low) or math.isnan(high):
         return f"{said}; there is no interval, so this may be chance"
     between = f"[{bound(low)}, {bound(high)}]"
+    if abs(difference) <= 1e-12:
+        return f"{said} {between}"
     if low <= 0 <= high:
         return f"{said}, but the interval of the difference includes 0 {between}"
     # The interval is that of the difference, whose sign "less" has turned.
