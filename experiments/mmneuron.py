@@ -26,7 +26,7 @@ from mmlens import stability, tables
 from mmlens.deactivation import Mask, Questions, masks_and_controls, study_settings
 from mmlens.distributed import rank_and_world
 from mmlens.entropy import Selection, activation_probability, select
-from mmlens.evaluate import evaluate
+from mmlens.evaluate import Answers, evaluate
 from mmlens.interventions import Intervention
 from mmlens.reporting.sections import Section
 from mmlens.run import Run
@@ -68,10 +68,8 @@ def main(config: Config) -> None:
     with run.stage("select"):
         counted = {m: statistics.counts(m, keys=domains) for m in modules}
         probabilities = {m: activation_probability(*counts) for m, counts in counted.items()}
-        selections = {
-            fraction: selected(config, model, counted, domains, fraction)
-            for fraction in sorted(config.fractions)
-        }
+        fractions = sorted(config.fractions)
+        selections = {f: selected(config, model, counted, domains, f) for f in fractions}
         runner.save_selections(run, selections)
         neurons = tables.neurons_table(selections, probabilities, domains)
         run.write_csv("neurons.csv", neurons)
@@ -100,16 +98,7 @@ def main(config: Config) -> None:
             **runner.generation(config),
         },
     )
-    with run.stage("evaluate") as stage:
-        answers = evaluate(
-            model,
-            questions.samples,
-            study_settings(masks, questions, config.full),
-            answers=run.path("answers.jsonl"),
-            **study.options,
-            **study.answering,
-        )
-        stage.tokens += answers.tokens
+    answers = asked(study, masks, full=config.full)
     sections = further_sections(config, study, masks, parts)
     with run.stage("report"):
         report.write_tables(study, masks, answers.frame, full=config.full)
@@ -210,6 +199,21 @@ def selected(
 def intervention(config: Config) -> Intervention:
     """What is done to the neurons of every mask."""
     return Intervention(config.intervention, config.amount)
+
+
+def asked(study: analyses.DomainStudy, masks: Sequence[Mask], *, full: bool) -> Answers:
+    """Every question, put to the untouched model and under every mask that it is for."""
+    with study.run.stage("evaluate") as stage:
+        answers = evaluate(
+            study.model,
+            study.asked,
+            study_settings(masks, study.questions, full),
+            answers=study.run.path("answers.jsonl"),
+            **study.options,
+            **study.answering,
+        )
+        stage.tokens += answers.tokens
+    return answers
 
 
 def further_sections(
