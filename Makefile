@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 test-bridge:
 	$(MAKE) VENV=$(VENV)-4 TRANSFORMER_LENS="$(NEWEST_LENS)" EXTRAS=dev $(VENV)-4/.installed
 	$(VENV)-4/bin/python -m pytest -q tests/test_bridge.py tests/test_bridge_model.py tests/test_families.py tests/test_check.py \
-	    tests/test_backbone.py
+	    tests/test_backbone.py tests/test_importance_collect.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-4 build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -94,7 +94,7 @@ def main(config: Config) -> None:
     with run.stage("masking"):
         grouped = all("source" in s.fields for s in questions.samples)
         table = masks.table(answers.frame, questions, "source" if grouped else None)
-        run.write_csv("masking.csv", table)
+        run.write_csv("masking.csv", table.assign(model=config.model))
     sections = analyses.sections(study, parts, answers.frame)
     with run.stage("report"):
         skipped = {**scores.skipped, **answers.skipped}

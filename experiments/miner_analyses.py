@@ -165,7 +165,7 @@ def neurons_section(study: ModalityStudy) -> Section:
 
 def masks_section(study: ModalityStudy) -> Section:
     """MI-5 to MI-8: what masking costs, however the neurons are found and whatever is done."""
-    config, names = study.config, [*study.modalities, ALL]
+    config, names = study.config, [*study.modalities, *study.config.unions, ALL]
     datasets, against = [*study.domains, ALL], {"control": "matched"}
     found = {"strategy": config.strategy, "weights": config.weights}
     own = {**found, "ratio": config.ratio}

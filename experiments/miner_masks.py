@@ -154,7 +154,9 @@ def plan(
     some = take_per_value(questions.samples, "domain", config.questions_few, seed=config.seed)
     few = frozenset(s.id for s in some)
     masks = Masks()
-    masks.add("main", with_controls(masks_of(sets, main), avoid, measures, config.seeds), every)
+    cells = masks_of(sets, main) + unions(config.unions, sets, main)
+    measures |= {cell.modality: measures["prompt"] for cell in cells if "+" in cell.modality}
+    masks.add("main", with_controls(cells, avoid, measures, config.seeds), every)
 
     def compare(purpose: str, found: Found, *, seeds: int, singly: bool = False) -> None:
         sets = mined.sets(found, config.seed)
@@ -186,6 +188,24 @@ def plan(
         drawn = with_controls(cells, avoid, measures, FEW_SEEDS, ("matched",))
         masks.add("methods", drawn, every)
     return masks, sets
+
+
+def unions(asked: Sequence[str], sets: Mapping[str, NeuronSet], main: Found) -> list[Cell]:
+    """A mask for each union of modalities, named ``a+b``.
+
+    Raises:
+        MMLensError: it names a modality without neurons, or one alone.
+    """
+    cells = []
+    for one in asked:
+        names = one.split("+")
+        if len(names) < 2 or set(names) - set(sets):
+            raise MMLensError(
+                f"A union joins modalities with +, such as {'+'.join(list(sets)[:2])}; {one!r} was given, and "
+                f"there are {', '.join(sets)}."
+            )
+        cells.append(Cell(main, one, union([sets[name] for name in names])))
+    return cells
 
 
 def methods_sets(

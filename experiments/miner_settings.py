@@ -42,6 +42,8 @@ class Own(What):
     """Weights of the five scores, by name; see mmlens.importance.WEIGHTS."""
     ratio: float = 0.02
     """Share of the language model's neurons that is selected, all modalities together."""
+    unions: tuple[str, ...] = ()
+    """Further unions to mask, such as text+image; each modality and all together are masked anyhow."""
     ratios: tuple[float, ...] = (0.001, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1)
     """Shares to compare; none: no comparison."""
     strategies: tuple[Strategy, ...] = ("adaptive", "LA_MU", "LU_MA", "uniform")

@@ -181,9 +181,13 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
 def test_sound_has_its_modalities(tmp_path):
     out = tmp_path / "audio"
-    main(replace(FEW, **{**NOTHING_ELSE, "lens_samples": 1}, model="demo/qwen2-audio", out=out))
+    few = replace(FEW, **{**NOTHING_ELSE, "lens_samples": 1}, unions=("text+audio",))
+    main(replace(few, model="demo/qwen2-audio", out=out))
     table = pd.read_csv(out / "masking.csv")
-    assert set(table.modality) == {"text", "special", "audio", "all"}
+    assert set(table.modality) == {"text", "special", "audio", "text+audio", "all"}
+    sizes = table.set_index("modality").n_neurons
+    assert sizes["text+audio"].max() > sizes["text"].max()
+    assert set(table.model) == {"demo/qwen2-audio"}
     assert set(table.evaluated) == {"machine", "music", "nature", "speech", "all"}
     page = (out / "report.html").read_text()
     assert "audio neurons" in page and "The logit lens" in page
@@ -211,6 +215,7 @@ def test_data_sets_are_domains_fields_or_kinds_of_media():
         ({"split": "words"}, MMLensError, "no split type 'words'"),
         ({"weights": "best"}, StatisticsError, "no weights 'best'"),
         ({"ratio": 0.0001}, StatisticsError, "selects nothing"),
+        ({"unions": ("text+smell",)}, MMLensError, "joins modalities with +"),
         ({"domains": ("smell",)}, MMLensError, "no data set 'smell'"),
     ],
 )
