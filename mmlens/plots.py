@@ -53,6 +53,12 @@ from mmlens.reporting.overlap_figures import (
     overlap_heatmap,
     upset,
 )
+from mmlens.reporting.state_figures import (
+    contributions_by_layer,
+    indices_by_layer,
+    separation_by_layer,
+    state_scatter,
+)
 
 __all__ = [
     "ACCURACY_COLUMNS",
@@ -71,12 +77,14 @@ __all__ = [
     "Unit",
     "accuracy_bars",
     "accuracy_summary",
+    "contributions_by_layer",
     "deviation_by_layer",
     "effect_matrix",
     "effects_against_controls",
     "effects_by_modules",
     "entropy_by_layer",
     "entropy_histogram",
+    "indices_by_layer",
     "layer_distribution",
     "lens_on_picture",
     "lens_table",
@@ -84,7 +92,9 @@ __all__ = [
     "neurons_per_domain",
     "stages_figure",
     "overlap_heatmap",
+    "separation_by_layer",
     "stability_curves",
+    "state_scatter",
     "upset",
 ]
 
