@@ -22,6 +22,7 @@ from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.overlap import cross_table
 from mmlens.reporting.sections import Figure, Part, Section
+from mmlens.reporting.state_section import state_sections
 from mmlens.score_correlation import correlate_scores
 from mmlens.selection import union
 from mmlens.separation import separation_section
@@ -293,6 +294,4 @@ def states_sections(study: ModalityStudy) -> list[Section]:
             shares = study.table(
                 "contributions.csv", "contributions-table", lambda: contributions(taken)
             )
-    from mmlens.reporting.state_section import state_sections
-
     return state_sections(metrics, shares, scatter)

@@ -73,6 +73,12 @@ from mmlens.reporting.overlap_figures import (
     overlap_heatmap,
     upset,
 )
+from mmlens.reporting.state_figures import (
+    contributions_by_layer,
+    indices_by_layer,
+    separation_by_layer,
+    state_scatter,
+)
 
 __all__ = [
     "ACCURACY_COLUMNS",
@@ -98,6 +104,7 @@ __all__ = [
     "Unit",
     "accuracy_bars",
     "accuracy_summary",
+    "contributions_by_layer",
     "convergence_curves",
     "deviation_by_layer",
     "effect_matrix",
@@ -106,6 +113,7 @@ __all__ = [
     "entropy_by_layer",
     "entropy_histogram",
     "importance_maps",
+    "indices_by_layer",
     "layer_distribution",
     "lens_on_picture",
     "lens_table",
@@ -122,8 +130,10 @@ __all__ = [
     "ratio_curves",
     "score_correlations",
     "selected_by_layer",
+    "separation_by_layer",
     "split_types_figure",
     "stability_curves",
+    "state_scatter",
     "treatments_figure",
     "upset",
 ]

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmlens.adapter import KINDS
@@ -45,10 +45,11 @@ def metric_table(study: StateStudy, *, permutations: int | None = None) -> pd.Da
     """Every metric per setting and layer, with its baseline: MI-9's companions, and MI-11.
 
     Separation (``silhouette``, ``purity``, ``centroid_cosine``, ``probe``) is of the kept tokens of all
-    samples together: of all groups, and of each kind of media with text. The indices (``probing`` of
-    each kind of media, ``telomere``, ``telomere_any``) are means over samples of a share of the
-    sample's tokens, with a bootstrap interval over samples. Baselines: mean and 95% range over
-    permutations of the labels within each sample (``telomere``: of the text tokens' positions).
+    samples together: of all groups, and of each kind of media with text, in samples that have both.
+    The indices (``probing`` of each kind of media, ``telomere``, ``telomere_any``) are means over
+    samples of a share of the sample's tokens, with a bootstrap interval over samples. Baselines: mean
+    and 95% range over permutations of the labels within each sample (``telomere``: of the text tokens'
+    positions).
 
     Args:
         study: of :func:`mmlens.state_study.study_states`.
@@ -137,6 +138,8 @@ def _separation(
     """A row per set of groups and metric."""
     for groups in _compared(tokens.labels):
         inside = torch.isin(tokens.labels, torch.tensor(groups))
+        if len(groups) == 2:  # of samples that lack one of them, labels could not be permuted
+            inside &= _with_all(tokens, groups)
         states, samples = tokens.states[inside], tokens.samples[inside]
         dense = tokens.labels[inside].unique(return_inverse=True)[1]
         labels = torch.cat([dense[None], permuted_labels(dense, samples, permutations, seed)])
@@ -162,6 +165,13 @@ def _compared(labels: Int[Tensor, " token"]) -> list[list[int]]:
     media = [g for g in present if BASE_GROUPS[g] in KINDS]
     pairs = [sorted([text, g]) for g in media if text in present]
     return pairs + ([present] if len(present) > 1 and present not in pairs else [])
+
+
+def _with_all(tokens: KeptTokens, groups: Sequence[int]) -> Bool[Tensor, " token"]:
+    """Whether a token's sample has tokens of each of these groups."""
+    there = torch.zeros(len(tokens.ids), len(BASE_GROUPS), dtype=torch.bool)
+    there[tokens.samples, tokens.labels] = True
+    return there[:, list(groups)].all(1)[tokens.samples]
 
 
 def _indices(study: StateStudy, setting: str) -> Iterator[tuple[object, ...]]:

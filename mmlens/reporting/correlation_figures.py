@@ -124,7 +124,8 @@ def _hover(row: Row | None, a: str, b: str) -> str:
     text = f"{label(a)}, {label(b)}"
     if row is None:
         return text + ": not in the frame"
-    note = f"<br>{label(row['note'])}" if row.get("note") else ""
+    said = row.get("note")  # an empty note comes back from a file as not-a-number
+    note = f"<br>{label(said)}" if isinstance(said, str) and said else ""
     return f"{text}<br>Pearson {row['pearson']:.8f}<br>Spearman {row['spearman']:.8f}{note}"
 
 
