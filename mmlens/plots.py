@@ -47,6 +47,8 @@ from mmlens.reporting.lens_figures import (
     stages_figure,
 )
 from mmlens.reporting.lens_picture import lens_on_picture
+from mmlens.reporting.lens_sound import lens_on_sound, spectrogram_figure
+from mmlens.reporting.lens_video import lens_on_video
 from mmlens.reporting.overlap_figures import (
     COMBINATION_COLUMNS,
     OVERLAP_COLUMNS,
@@ -79,9 +81,12 @@ __all__ = [
     "entropy_histogram",
     "layer_distribution",
     "lens_on_picture",
+    "lens_on_sound",
+    "lens_on_video",
     "lens_table",
     "neuron_domains",
     "neurons_per_domain",
+    "spectrogram_figure",
     "stages_figure",
     "overlap_heatmap",
     "stability_curves",
