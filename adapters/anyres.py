@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -65,9 +67,7 @@ def scaled(places: Places, base: int, rows: int, columns: int) -> Places:
     across = ((torch.arange(columns) + 0.5) * old_columns / columns).long()
     nearest = (down[:, None] * old_columns + across).flatten()
     kept = patches[nearest]
-    new = Places(
-        cells(rows, columns, box), kept.role, kept.kind, kept.medium, kept.tile, kept.frames
-    )
+    new = replace(kept, boxes=cells(rows, columns, box))
     at = torch.arange(rows * columns).view(rows, columns)
     ended = torch.cat([at, torch.full((rows, 1), -1)], 1).flatten()
     return Places.joined([places[slice(0, base)], packed_places(new, ended)])

@@ -22,6 +22,7 @@ from mmlens.geometry import Places
 from mmlens.names import LANGUAGE
 from mmlens_adapters.base import plain_tower
 from mmlens_adapters.qwen2_5_vl import Qwen2_5VLAdapter
+from mmlens_adapters.qwen2_audio import heard_places
 from mmlens_adapters.qwen2_vl import frame_rate
 
 #: Spectrogram frames of the shortest sound that gives a token.
@@ -103,13 +104,19 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
         inputs: Mapping[str, Any],
         sizes: Sequence[MediaSizes],
     ) -> list[Places] | None:
-        """See :meth:`Qwen2VLAdapter.places`; sounds lie in no picture."""
-        frames, tokens = self._frames(inputs)
+        """See :meth:`Qwen2VLAdapter.places`; of sounds pairs of frames, or four frames a token.
+
+        The encoder hears a sound in blocks (of two seconds): at their borders a position reads what
+        lies in its own block alone.
+        """
+        frames, tokens = (one.tolist() for one in self._frames(inputs))
         if module == "audio":
-            return [Places.nowhere(int(frames.sum()))]
+            heard = heard_places(processor, sizes, frames, module)
+            return [Places.joined(heard)] if heard else []
         passes = super().places(module, processor, inputs, sizes)
-        assert passes is not None
-        return [*passes, Places.nowhere(int(tokens.sum()))] if module == LANGUAGE else passes
+        if passes is None or module != LANGUAGE:
+            return passes
+        return [*passes, Places.joined(heard_places(processor, sizes, tokens, module))]
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str

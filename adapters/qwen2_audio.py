@@ -17,7 +17,9 @@ from torch import Tensor
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
+from mmlens.geometry import Places, spans
 from mmlens.groups import TokenIds
+from mmlens.names import LANGUAGE
 from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
 
 #: The tokens that MINER counts as special, and no others.
@@ -65,6 +67,27 @@ class Qwen2AudioAdapter(FamilyAdapter):
     def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See :meth:`Adapter.encode_media`; sounds come encoded as embeddings of the whole prompt."""
         return encoded_as_embeddings(self.hf, inputs)
+
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """Pairs of frames in the tower, four frames a token; see :func:`mmlens.geometry.spans`."""
+        if inputs.get("input_features") is None:
+            return [Places.nowhere(0)] if module == LANGUAGE else []
+        places_in = self.hf.config.audio_config.max_source_positions
+        frames, tokens = (one.tolist() for one in self._lengths(inputs))
+        found = heard_places(processor, sizes, tokens if module == LANGUAGE else frames, module)
+        if module == LANGUAGE:
+            return [Places.joined(found)]
+        padded = [
+            Places.joined([one, Places.heard(torch.zeros(places_in - len(one), 2), 0.0, medium)])
+            for one, (medium, _) in zip(found, numbered_sounds(sizes), strict=True)
+        ]
+        return [Places.joined(padded)]
 
     def content(self, kind: str) -> dict[str, Any]:
         """See :meth:`Adapter.content`: published templates tell a sound by its address alone."""
@@ -136,3 +159,23 @@ class Qwen2AudioAdapter(FamilyAdapter):
                 f"The processor makes spectrograms of {given[0]} mel bins and {given[1]} frames, but "
                 f"the audio tower reads {wanted[0]} and {wanted[1]}: use the processor of this model."
             )
+
+
+def numbered_sounds(sizes: Sequence[MediaSizes]) -> list[tuple[int, int]]:
+    """Every sound of a batch: its number among its sample's, and its samples."""
+    return [(number, one) for row in sizes for number, one in enumerate(row.audios)]
+
+
+def heard_places(
+    processor: Any, sizes: Sequence[MediaSizes], counts: Sequence[int], module: str
+) -> list[Places]:
+    """The places of every sound's positions, of which each has so many, in the order of the sounds.
+
+    A token of the prompt is made of two positions of the tower, which are made of two frames each.
+    """
+    extractor, frames = processor.feature_extractor, 4 if module == LANGUAGE else 2
+    rate, hop = extractor.sampling_rate, extractor.hop_length / extractor.sampling_rate
+    return [
+        Places.heard(spans(count, frames, hop), samples / rate, medium)
+        for (medium, samples), count in zip(numbered_sounds(sizes), counts, strict=True)
+    ]

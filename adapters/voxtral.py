@@ -21,6 +21,8 @@ from torch import Tensor
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
+from mmlens.geometry import Places, spans
+from mmlens.names import LANGUAGE
 from mmlens.samples import Sample
 from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
 
@@ -71,6 +73,33 @@ class VoxtralAdapter(FamilyAdapter):
         if module == "projector":
             return [rows.repeat_interleave(self._chunk_tokens)]
         return [rows[:, None].expand(-1, self._frames)]
+
+    def places(
+        self,
+        module: str,
+        processor: Any,
+        inputs: Mapping[str, Any],
+        sizes: Sequence[MediaSizes],
+    ) -> list[Places] | None:
+        """Pairs of frames in the encoder, eight frames a token; behind a sound's end ``padding``.
+
+        See :func:`mmlens.geometry.spans`. At a chunk's border the convolutions read what lies in
+        the chunk alone.
+        """
+        if inputs.get("input_features") is None:
+            return [Places.nowhere(0)] if module == LANGUAGE else []
+        extractor, chunk = processor.feature_extractor, self._chunk_samples(processor)
+        rate, hop = extractor.sampling_rate, extractor.hop_length / extractor.sampling_rate
+        number = self._frames if module == "audio" else self._chunk_tokens
+        found = [
+            Places.heard(
+                spans(number, 2 * self._frames // number, hop, c * chunk / rate), n / rate, m
+            )
+            for row in sizes
+            for m, n in enumerate(row.audios)
+            for c in range(-(-n // chunk))
+        ]
+        return [Places.joined(found)]
 
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:  # noqa: ARG002
         """The question; mistral-common puts the rest around it."""

@@ -1,18 +1,22 @@
-"""What a card shows of one activation: where it is in its picture, or in which words it stands."""
+"""What a card shows of one activation: where it is in its medium, or in which words it stands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from mmlens.batch import Batch
+from mmlens.card_strips import StripMaker, activations_of, prompt_tokens
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.geometry import KINDS, ROLES, Box, Places
 from mmlens.media import open_picture, open_video
 from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
+from mmlens.neurons import NeuronSet
 from mmlens.places import places_of
 from mmlens.reporting.card_page import SIDES, Entry, shrunk
 from mmlens.samples import Sample
@@ -39,6 +43,7 @@ class EntryMaker:
         self.model, self.module, self.template = model, module, template
         self.pictures: dict[str, Image.Image] = {}
         self.crops: dict[str, Image.Image] = {}
+        self.strips = StripMaker(model)
 
     def entries(
         self, found: TopActivations, samples: Mapping[str, Sample]
@@ -58,15 +63,57 @@ class EntryMaker:
             batch = self.model.prepare(one, template=self.template)  # pyright: ignore[reportArgumentType]
             places = self._places(batch)
             opened: dict[tuple[int, int, int], tuple[str, Image.Image]] = {}
+            along = self._along(found, one, batch, spots) if places is not None else {}
             for spot in spots:
                 position, value = int(found.positions[spot]), float(found.values[spot])
-                ready[spot] = self._entry(one, batch, places, position, value, opened)
+                entry = self._entry(one, batch, places, position, value, opened)
+                layer, index = found.neurons[spot[0]].tolist()
+                if places is not None and (layer, index) in along:
+                    entry = self._with_strip(
+                        entry, one, batch, places, position, along[layer, index]
+                    )
+                ready[spot] = entry
         n, keys, k = found.values.shape
         return {
             (i, j): [ready[i, j, r] for r in range(k) if (i, j, r) in ready]
             for i in range(n)
             for j in range(keys)
         }
+
+    def _along(
+        self,
+        found: TopActivations,
+        sample: Sample,
+        batch: Batch,
+        spots: Sequence[tuple[int, int, int]],
+    ) -> dict[tuple[int, int], Tensor]:
+        """The activations of the neurons that a sample is shown for; only where it has time."""
+        if not (sample.audios or sample.videos):
+            return {}
+        rows = sorted({spot[0] for spot in spots})
+        neurons = NeuronSet(found.neurons[rows], found.module, found.shape)
+        return activations_of(self.model, batch, neurons)
+
+    def _with_strip(
+        self,
+        entry: Entry,
+        sample: Sample,
+        batch: Batch,
+        places: Places,
+        position: int,
+        values: Tensor,
+    ) -> Entry:
+        """The entry with the neuron's activation along the sample's sound or video, and its text."""
+        strip = self.strips.strip(sample, places, values, position)
+        if strip is None:
+            return entry
+        tokens = None
+        if self.module == LANGUAGE:
+            ids, tokenizer = batch.input_ids[0].tolist(), self.model.tokenizer
+            named = {t: f"[{k}]" for k, t in self.model.adapter.placeholders().items()}
+            texts = [token_text(tokenizer, one).replace("\u2423", " ") for one in ids]
+            tokens = prompt_tokens(texts, ids, values, position, named)
+        return replace(entry, strip=strip, tokens=tokens)
 
     def _places(self, batch: Batch) -> Places | None:
         try:
@@ -86,7 +133,9 @@ class EntryMaker:
         role = "none" if places is None else ROLES[int(places.role[position])]
         words, picture, box, crop = None, None, None, None
         said = f"position {position} of {self.module}"
-        if places is not None and role != "none":
+        if places is not None and int(places.kind[position]) == KINDS.index("audio"):
+            said = _said_of_sound(places, position, len(sample.audios))
+        elif places is not None and role != "none":
             kind, medium = int(places.kind[position]), int(places.medium[position])
             first, end = places.frames[position].tolist()
             at = (kind, medium, first)
@@ -185,6 +234,15 @@ def _said(places: Places, position: int, pictures: int) -> str:
         "query": f"query {position}, reads the {picture}",
         "padding": f"padding, {part}: beyond the picture",
     }[role]
+
+
+def _said_of_sound(places: Places, position: int, sounds: int) -> str:
+    """When a position hears, in a few words."""
+    sound = f"sound {int(places.medium[position]) + 1}" if sounds > 1 else "the sound"
+    if places.are("padding")[position]:
+        return f"silence behind {sound}"
+    start, end = places.seconds[position].tolist()
+    return f"{start:.2f} to {end:.2f} s of {sound}"
 
 
 def words_around(

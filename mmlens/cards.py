@@ -1,8 +1,8 @@
-"""Neuron cards: what chosen neurons react to, shown in the pictures and sentences themselves."""
+"""Neuron cards: what chosen neurons react to, shown in the media and sentences themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.promoted import promoted_tokens
-from mmlens.reporting.card_page import Card, CardPage, render
+from mmlens.reporting.card_page import Card, CardPage, Entry, render
 from mmlens.samples import Sample
 from mmlens.top_activations import TopActivations
 from mmlens.top_collection import top_activations
@@ -144,7 +144,8 @@ def card_page(
     Raises:
         SampleError: a sample that is named in ``found`` is not among the samples.
     """
-    order = [key for key in keys or found.keys if key in found.keys]
+    # Keys of other things than the examples' (modalities beside domains) do not order these.
+    order = [key for key in keys or found.keys if key in found.keys] or list(found.keys)
     named = {sample.id: sample for sample in samples if sample.id in set(found.ids)}
     maker = EntryMaker(model, found.module, template)
     entries = maker.entries(found, named)
@@ -166,12 +167,17 @@ def card_page(
     ]
     return CardPage(
         title=title,
-        about=_about(model, found, sets, samples, how_chosen),
+        about=(
+            *_about(model, found, sets, samples, how_chosen),
+            *_about_strips(entries.values()),
+        ),
         keys=tuple(order),
         by=found.by,
         cards=tuple(cards),
         pictures=maker.pictures,
         crops=maker.crops,
+        strips=maker.strips.pictures,
+        sounds=maker.strips.sounds,
     )
 
 
@@ -225,6 +231,26 @@ def _about(
             "layers make of it is not in this."
         )
     return tuple(parts)
+
+
+def _about_strips(entries: Iterable[Sequence[Entry]]) -> tuple[str, ...]:
+    """How to read the strips, where there are some."""
+    units = {one.strip.unit for listed in entries for one in listed if one.strip is not None}
+    if not units:
+        return ()
+    kinds = {
+        "s": "sounds: the spectrogram (dark is loud, low frequencies below), and under it the "
+        "activation at each position, over the stretch of the sound that it stands for; it reads "
+        "some hundredths of a second more on both sides",
+        "frames": "videos: frames of it, and under them the largest activation among the patches of "
+        "each moment",
+    }
+    said = "; ".join(kinds[unit] for unit in sorted(units, reverse=True))
+    return (
+        f"Strips show what the neuron does along {said}. The frame marks what the entry is about. "
+        "Words of the prompt are the darker, the more active the neuron is on them. All strips and "
+        "words of a card have one scale.",
+    )
 
 
 def _tokens(

@@ -15,16 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.batch import Batch
 from mmlens.check import TOLERANCE
 from mmlens.errors import HookError, SampleError, SelfCheckError
-from mmlens.media import open_picture, open_video
 from mmlens.model import HookedMLLM, Inputs
-from mmlens.places import places_of
 from mmlens.readout import Reading, Readout
 
 #: Where the residual stream, or what is added to it, can be read; short name -> hook of a layer.
@@ -113,29 +110,29 @@ class LensResult:
         model: HookedMLLM,
         row: int = 0,
         *,
-        video: bool = False,
+        kind: str | None = None,
         medium: int = 0,
         **options: Any,
     ) -> Any:
-        """The lens of one row drawn over its picture, with a slider for the layer (MM-8).
+        """The lens of one row drawn over its picture, video or sound, with a slider for the layer (MM-8).
 
         Args:
             model: the model that the result is of; it knows where tokens lie.
             row: the sample.
-            video: draw a video's frames, not a picture.
-            medium: which of the row's pictures or videos.
-            options: see :func:`mmlens.reporting.lens_picture.lens_on_picture`.
+            kind: ``image``, ``video`` or ``audio``; default: the first of these that the row has.
+            medium: which of the row's media of that kind.
+            options: see :func:`mmlens.reporting.lens_picture.lens_on_picture`,
+                :func:`mmlens.reporting.lens_video.lens_on_video` and
+                :func:`mmlens.reporting.lens_sound.lens_on_sound`.
 
         Raises:
             SampleError: the batch was not made from samples, or the row has no such medium.
             UnsupportedModelError: the model's adapter knows no places.
+            ValueError: the lens has read no token of the medium.
         """
-        from mmlens.reporting.lens_picture import lens_on_picture
+        from mmlens.lens_media import lens_on_medium
 
-        places = places_of(model, self.batch, row)
-        kind = "video" if video else "image"
-        pictures = _pictures(self.batch, row, video, medium)
-        return lens_on_picture(self, row, places, pictures, kind=kind, medium=medium, **options)
+        return lens_on_medium(self, model, row, kind, medium, **options)
 
     def _groups(self) -> np.ndarray:
         names = np.full(self.batch.shape, "padding", dtype=object)
@@ -214,21 +211,6 @@ def logit_lens(
         logits = model.forward(batch, logits_to_keep=1).logits[:, -1]
     _check_last(model, readout.logits(last[0]), logits)
     return _result(model, batch, point, where.cpu(), readings, asked.cpu())
-
-
-def _pictures(batch: Batch, row: int, video: bool, medium: int) -> list[Image.Image]:
-    """A picture, or the frames of a video, as they were given."""
-    assert batch.samples is not None  # places_of has asked for them
-    sample = batch.samples[row]
-    media = sample.videos if video else sample.images
-    if not 0 <= medium < len(media):
-        kind = "videos" if video else "pictures"
-        raise SampleError(
-            f"Sample {sample.id!r} has {len(media)} {kind}; number {medium} was asked for."
-        )
-    if video:
-        return [Image.fromarray(frame) for frame in open_video(sample.videos[medium]).frames]
-    return [open_picture(sample.images[medium])]
 
 
 def _names(model: HookedMLLM, point: str, layers: Sequence[int] | None) -> dict[int, str]:

@@ -1,10 +1,11 @@
-"""Where the positions of a batch lie in its pictures and videos.
+"""Where the positions of a batch lie in its pictures, videos and sounds.
 
 For the language module a position is a token of the prompt, for a tower one of its activations.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +30,7 @@ def places_of(model: HookedMLLM, batch: Batch, row: int, module: str = LANGUAGE)
         batch: made by ``model.prepare`` (the sizes of the media are read from its samples).
         row: a row of the batch.
         module: ``language``: one place for each position of the batch, padding included, in their
-            order, so that ``places.boxes[pos]`` belongs to ``batch.input_ids[row, pos]``. Another
+            order, so that ``places.boxes[pos]`` (of a sound ``places.seconds[pos]``) belongs to ``batch.input_ids[row, pos]``. Another
             module: one for each real position of the row in that module's activations, in their order,
             the passes of a tower that runs more than once one behind another.
 
@@ -91,8 +92,9 @@ def _shows_media(batch: Batch) -> bool:
 
 def _scattered(places: Places, here: torch.Tensor, values: Places) -> Places:
     columns = {}
-    for name in ("boxes", "role", "kind", "medium", "tile", "frames"):
-        columns[name] = getattr(places, name).index_copy(0, here, getattr(values, name))
+    for column in fields(Places):
+        old, new = getattr(places, column.name), getattr(values, column.name)
+        columns[column.name] = old.index_copy(0, here, new)
     return Places(**columns)
 
 

@@ -64,6 +64,8 @@ from mmlens.reporting.lens_figures import (
     stages_figure,
 )
 from mmlens.reporting.lens_picture import lens_on_picture
+from mmlens.reporting.lens_sound import lens_on_sound, spectrogram_figure
+from mmlens.reporting.lens_video import lens_on_video
 from mmlens.reporting.masking_figures import masking_effects, ratio_curves, treatments_figure
 from mmlens.reporting.masking_maps import masking_grid, mining_matrix
 from mmlens.reporting.masking_table import MASKING_COLUMNS
@@ -116,6 +118,8 @@ __all__ = [
     "indices_by_layer",
     "layer_distribution",
     "lens_on_picture",
+    "lens_on_sound",
+    "lens_on_video",
     "lens_table",
     "masking_effects",
     "masking_grid",
@@ -125,6 +129,7 @@ __all__ = [
     "mining_matrix",
     "neuron_domains",
     "neurons_per_domain",
+    "spectrogram_figure",
     "stages_figure",
     "overlap_heatmap",
     "ratio_curves",

@@ -6,10 +6,11 @@ these are OURS (methods section 6).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
+from sklearn.manifold import TSNE
 from torch import Tensor
 
 from mmlens.errors import SampleError
@@ -68,16 +69,5 @@ def tsne(
     if start.shape[1] < 2:  # of one feature
         start = torch.nn.functional.pad(start, (0, 2 - start.shape[1]))
     usual = min(perplexity, (len(states) - 1) / 3)
-    engine = _tsne_class()(n_components=2, perplexity=usual, init="pca", random_state=seed)
+    engine = TSNE(n_components=2, perplexity=usual, init="pca", random_state=seed)
     return torch.from_numpy(engine.fit_transform(start.cpu().numpy())).double()
-
-
-def _tsne_class() -> Any:
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise SampleError(
-            "t-SNE needs scikit-learn, which is not installed; install it with "
-            'pip install "mmlens[tsne]", or ask for the method "pca".'
-        ) from error
-    return TSNE

@@ -117,18 +117,20 @@ class Spectrogram:
             size, Image.Resampling.BOX, box=(0.5, 0, 0.5 + across, bands)
         )
 
-    def ticks(self) -> list[tuple[float, str]]:
-        """Where an axis of frequency has its marks, from 0 (lowest edge) to 1, and what they say."""
+    def ticks(self, apart: float = 0.12) -> list[tuple[float, str]]:
+        """Where an axis of frequency has its marks, from 0 (lowest edge) to 1, and what they say.
+
+        Args:
+            apart: marks that lie nearer to a higher one than this are left out.
+        """
         low, high = self.frequencies[0], self.frequencies[-1]
-        place = np.arange(len(self.frequencies)) + 0.5
-        return [
-            (
-                float(np.interp(hz, self.frequencies, place)) / len(place),
-                f"{hz} Hz" if hz < 1000 else f"{hz // 1000} kHz",
-            )
-            for hz in _TICKS
-            if low <= hz <= high
-        ]
+        middles = (np.arange(len(self.frequencies)) + 0.5) / len(self.frequencies)
+        marks: list[tuple[float, str]] = []
+        for hz in reversed(_TICKS):
+            place = float(np.interp(hz, self.frequencies, middles))
+            if low <= hz <= high and (not marks or marks[0][0] - place >= apart):
+                marks.insert(0, (place, f"{hz} Hz" if hz < 1000 else f"{hz // 1000} kHz"))
+        return marks
 
 
 def spectrogram(

@@ -10,6 +10,8 @@ from experiments.tiny import family
 from mmlens import plots
 from mmlens.geometry import Places
 from mmlens.places import places_of
+from mmlens.plots import spectrogram_figure
+from mmlens.spectrogram import MelBank, spectrogram
 from mmlens.stages import find_stages
 
 
@@ -162,24 +164,103 @@ def test_frames_of_a_video_have_panels_of_their_own():
     sample = next(s for s in tiny.samples() if s.videos)
     found = mmlens.logit_lens(model, model.prepare(sample))
     places = places_of(model, found.batch, 0)
-    moments = {tuple(pair) for pair in places.frames[places.kind == 1].tolist()}
-    figure = found.plot_picture(model, video=True)
-    titles = [note.text for note in figure.layout.annotations]
-    assert titles[0] == "picture"
-    assert len(titles) == 1 + len(moments)
+    moments = sorted({tuple(pair) for pair in places.frames[places.kind == 1].tolist()})
+    figure = found.plot_picture(model, kind="video")
+    titles = [note.text.split(" (")[0] for note in figure.layout.annotations]
+    assert titles == [f"frames {a + 1} to {b}" if b - a > 1 else f"frame {b}" for a, b in moments]
+    # Every token's entropy is drawn once, in the lower panel of its moment, where it lies.
+    size = mmlens.media.video_size(sample.videos[0])
+    for number, (first, _) in enumerate(moments):
+        (trace,) = [t for t in figure.data if t.type == "heatmap"][number : number + 1]
+        own = ((places.kind == 1) & (places.frames[:, 0] == first)).nonzero()[:, 0].tolist()
+        for pos in own:
+            left, top, right, bottom = places.boxes[pos].tolist()
+            column = np.searchsorted(trace.x, (left + right) / 2 * size[2]) - 1
+            line = np.searchsorted(trace.y, (top + bottom) / 2 * size[1]) - 1
+            assert trace.z[line][column] == pytest.approx(float(found.entropy[0, 0, pos]))
+        assert np.size(trace.z) == len(own)
+    drawn = [i for i in figure.layout.images if i.yref == "y"]  # the first moment's own frames
+    assert len(drawn) == moments[0][1] - moments[0][0]
+
+
+@pytest.fixture(scope="module")
+def heard():
+    model = mmlens.load("demo/qwen2-audio")
+    samples = mmlens.load_samples("demo/qwen2-audio", "validation")
+    return model, mmlens.logit_lens(model, model.prepare([samples[0], samples[40]]))
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_words_stand_under_their_stretch_of_the_sound(heard, row):
+    model, found = heard
+    figure = found.plot_picture(model, row)
+    places = places_of(model, found.batch, row)
+    drawn = {}
+    for trace in figure.data:
+        if trace.type == "heatmap":
+            for column, (value, word, said) in enumerate(
+                zip(trace.z[0], trace.text[0], trace.customdata[0], strict=True)
+            ):
+                drawn[tuple(trace.x[column : column + 2])] = (value, word, said)
+    audio = found.batch.groups.mask("audio")[row].nonzero()[:, 0].tolist()
+    assert len(drawn) == len(audio)
+    for pos, (start, end) in zip(audio, sorted(drawn), strict=True):
+        value, word, said = drawn[start, end]
+        assert (start, end) == pytest.approx(places.seconds[pos].tolist(), abs=6e-4)
+        assert value == pytest.approx(float(found.entropy[0, row, pos]))
+        ids = [i for i in found.top_ids[0, row, pos].tolist() if i not in found.special]
+        assert found.word(ids[0]).strip().startswith(word.strip().rstrip("\u2026"))
+        assert said.startswith(f"{places.seconds[pos, 0]:.2f} to {places.seconds[pos, 1]:.2f} s")
+    # Lines have one scale, and the pictures of the sound lie where their seconds are.
+    lines = len(figure.layout.images)
+    spans = [figure.layout["xaxis" + (str(n) if n > 1 else "")].range for n in range(1, lines + 1)]
+    assert np.ptp([b - a for a, b in spans]) == pytest.approx(0, abs=1e-6)
+    for image, (start, end) in zip(figure.layout.images, spans, strict=True):
+        assert image.x == start and image.x + image.sizex <= end + 1e-9
+    values, _ = figure.layout.sliders[0].steps[4].args
+    late = [z for line in values["z"] for z in line[0]]
+    np.testing.assert_allclose(late, found.entropy[4, row, audio])
+
+
+def test_a_silent_end_has_no_words():
+    pytest.importorskip("mistral_common", reason="Voxtral's processor needs mistral-common")
+    tiny = family("voxtral")
+    model = mmlens.splice(tiny.variants["llama"](0), tiny.processor(), check=False)
+    found = mmlens.logit_lens(model, model.prepare(tiny.samples()[0]))  # 0.11 of 0.32 seconds
+    figure = found.plot_picture(model)
+    (trace,) = [t for t in figure.data if t.type == "heatmap"]
+    assert np.size(trace.z) == 2
+    assert trace.x[-1] == pytest.approx(0.11)
+
+
+def test_the_spectrogram_has_seconds_and_hertz():
+    wave = np.sin(2 * np.pi * 1000 * np.arange(8000) / 16000).astype(np.float32)
+    found = spectrogram(wave, MelBank.plain(16000))
+    figure = spectrogram_figure(found)
+    (trace,) = figure.data
+    loudest = np.asarray(trace.z).mean(1).argmax()
+    assert abs(trace.customdata[loudest][0] - 1000) < 40
+    marks = dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True))
+    assert abs(marks["1 kHz"] - trace.y[loudest]) < 1 / 64
+    assert trace.x[-1] == pytest.approx(0.49)
+    assert tuple(figure.layout.xaxis.range) == (0, 0.5)
+    places = sorted(place for place, _ in found.ticks())
+    assert (np.diff(places) >= 0.12).all()
 
 
 def test_what_cannot_be_drawn_is_said(demo, result):
     with pytest.raises(mmlens.errors.SampleError, match="has 1 pictures; number 3"):
         result.plot_picture(demo, 0, medium=3)
     with pytest.raises(mmlens.errors.SampleError, match="has 0 videos"):
-        result.plot_picture(demo, 0, video=True)
+        result.plot_picture(demo, 0, kind="video")
+    with pytest.raises(mmlens.errors.SampleError, match="no kind of media 'smell'"):
+        result.plot_picture(demo, 0, kind="smell")
     text = mmlens.logit_lens(demo, result.batch, positions="text")
     with pytest.raises(ValueError, match="No token of image 0"):
         text.plot_picture(demo, 0)
     nowhere = Places.nowhere(result.batch.shape[1])
     with pytest.raises(ValueError, match="No token of image 0"):
-        plots.lens_on_picture(result, 0, nowhere, [torch_picture()])
+        plots.lens_on_picture(result, 0, nowhere, torch_picture())
 
 
 def torch_picture():

@@ -16,8 +16,10 @@ from experiments.tiny import family
 from experiments.tiny.common import picture, video
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.geometry import ROLES, cells, window
+from mmlens.model import HookedMLLM
 from mmlens.places import Places, places_of
 from mmlens.samples import Sample
+from mmlens_adapters.general import GeneralAdapter
 
 #: Family -> modules whose positions have places, and pixels along a patch's side after resizing.
 FAMILIES = {
@@ -269,9 +271,10 @@ def test_bad_input_is_told():
         places_of(model, model.as_batch(batch.inputs), 0)
     with pytest.raises(SampleError, match="no neurons"):
         places_of(model, batch, 0, "nonsense")
-    sound = spliced("qwen2_audio")
+    plain = GeneralAdapter(model.hf)  # knows a tower, but not where its positions lie
+    model = HookedMLLM(model.hf, model.processor, plain, "bridge")
     with pytest.raises(UnsupportedModelError, match="places"):
-        places_of(sound, sound.prepare(family("qwen2_audio").samples()[:1]), 0)
+        places_of(model, model.prepare(family("llava_next").samples()[:1]), 0)
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.floats(-0.5, 0.4), st.floats(0.6, 1.5))

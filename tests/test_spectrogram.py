@@ -35,7 +35,7 @@ def test_a_tone_is_loudest_at_its_frequency(bank, hz):
     assert shades.shape == (len(found.frequencies), 50)
     assert int(shades.mean(1).argmin()) == len(found.frequencies) - 1 - band
     # The axis's mark at that frequency stands in the middle of that band, or beside it.
-    marks = {name: place for place, name in found.ticks()}
+    marks = {name: place for place, name in found.ticks(apart=0.0)}
     if hz in (250, 1000):
         place = marks[f"{hz} Hz" if hz < 1000 else "1 kHz"]
         # Whisper's 128 bands lie closer than the spectrum's frequencies there.

@@ -131,12 +131,12 @@ def lens_section(
 
 
 def lens_picture(model: mmlens.HookedMLLM, sample: Sample, template: Any) -> go.Figure | None:
-    """The lens over the first picture of a sample; None where there is none, or no places are known."""
-    if not (sample.images or sample.videos):
+    """The lens over the first medium of a sample; None where there is none, or no places are known."""
+    if not (sample.images or sample.videos or sample.audios):
         return None
     result = logit_lens(model, model.prepare(sample, template=template))
     try:
-        return result.plot_picture(model, video=not sample.images)
+        return result.plot_picture(model)
     except UnsupportedModelError:
         return None
 

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Template
 
 from jaxtyping import Int
@@ -17,10 +17,20 @@ from torch import Tensor
 
 from mmlens.geometry import Box
 from mmlens.reporting import asset
+from mmlens.reporting.card_strips import (
+    Sound,
+    Strip,
+    drawn_strip,
+    encoded,
+    extremes,
+    shaded_tokens,
+)
 from mmlens.top_activations import bin_edges
 
 #: (longest side of a picture, of a crop) in pixels, tried in turn until the page is small enough.
 SIDES = ((224, 96), (160, 72), (112, 56), (72, 40))
+#: Samples per second that sounds are given at most, at each of these steps.
+RATES = (16000, 12000, 8000, 8000)
 # Pictures this small are kept pixel by pixel.
 _TINY = 72
 #: Width and height in pixels that a picture, and a crop, has on the page.
@@ -39,6 +49,9 @@ class Entry:
         box: what is marked in it, in fractions of it.
         crop: name of the enlarged part, and the box within that; None where all of it is meant.
         words: the text before the position, the token itself, the text behind it; None elsewhere.
+        strip: the neuron's activation along the sample's sound or video; None without one.
+        tokens: beside a strip, the text of the prompt, the neuron's activation on each token, and
+            whether the entry is about it; None outside the language module.
     """
 
     value: float
@@ -50,6 +63,8 @@ class Entry:
     box: Box | None = None
     crop: tuple[str, Box] | None = None
     words: tuple[str, str, str] | None = None
+    strip: Strip | None = None
+    tokens: tuple[tuple[str, float, bool], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +102,8 @@ class CardPage:
         by: the field that the keys are values of.
         cards: the neurons.
         pictures, crops: name -> picture, already small.
+        strips: name -> picture of a medium whose width is its time, already small.
+        sounds: name -> sound.
     """
 
     title: str
@@ -96,18 +113,21 @@ class CardPage:
     cards: tuple[Card, ...]
     pictures: Mapping[str, Image.Image]
     crops: Mapping[str, Image.Image]
+    strips: Mapping[str, Image.Image] = field(default_factory=dict)
+    sounds: Mapping[str, Sound] = field(default_factory=dict)
 
 
 def render(page: CardPage, max_bytes: int = 20_000_000) -> str:
-    """The page as HTML, its pictures inside it, each once.
+    """The page as HTML, its pictures and sounds inside it, each once.
 
-    Pictures are made smaller, in the steps of :data:`SIDES`, until those of the page are below
-    ``max_bytes``; the last step is kept whatever it weighs.
+    Pictures are made smaller and sounds duller, in the steps of :data:`SIDES` and :data:`RATES`, until
+    those of the page are below ``max_bytes``; the last step is kept whatever it weighs.
     """
-    symbols = ""
-    for sides in SIDES:
+    symbols, sounds = "", "[]"
+    for sides, rate in zip(SIDES, RATES, strict=True):
         symbols = _symbols(page, sides)
-        if len(symbols) <= max_bytes:
+        sounds = json.dumps([encoded(one, rate) for one in page.sounds.values()])
+        if len(symbols) + len(sounds) <= max_bytes:
             break
     layers = sorted({card.layer for card in page.cards})
     labels = list(dict.fromkeys(label for card in page.cards for label in card.labels))
@@ -119,6 +139,7 @@ def render(page: CardPage, max_bytes: int = 20_000_000) -> str:
         labels=_options((one, one) for one in labels),
         count=len(page.cards),
         symbols=symbols,
+        sounds=sounds,
         cards="\n".join(_card(page, card) for card in page.cards),
     )
 
@@ -136,12 +157,16 @@ def _text(value: object) -> str:
 
 def _symbols(page: CardPage, sides: tuple[int, int]) -> str:
     parts = []
-    for prefix, images, side in (("p", page.pictures, sides[0]), ("c", page.crops, sides[1])):
+    # A strip is wide and low.
+    kinds = [("p", page.pictures, sides[0]), ("c", page.crops, sides[1])]
+    for prefix, images, side in [*kinds, ("t", page.strips, 2 * sides[0])]:
         for number, image in enumerate(images.values()):
             uri = data_uri(shrunk(image, side))
-            # The size is that of drawing alone: 100 high, as wide as the picture's shape wants.
+            # The size is that of drawing alone: 100 high, as wide as the picture's shape wants; a
+            # strip fills whatever width it is given.
+            wide = 100.0 if prefix == "t" else _wide(image)
             parts.append(
-                f'<image id="{prefix}{number}" width="{_wide(image):.2f}" height="100" '
+                f'<image id="{prefix}{number}" width="{wide:.2f}" height="100" '
                 f'preserveAspectRatio="none" href="{uri}"/>'
             )
     return "\n".join(parts)
@@ -200,8 +225,9 @@ def _card(page: CardPage, card: Card) -> str:
     others = [key for key in page.keys if key not in own]
     name = f"{card.module}, layer {card.layer}, neuron {card.index}"
     chips = "".join(f'<span class="chip">{_text(one)}</span>' for one in card.labels)
-    blocks = [_examples(page, card, key) for key in (own or others)]
-    rest = [_examples(page, card, key) for key in others] if own else []
+    scale = _scale(card)
+    blocks = [_examples(page, card, key, scale) for key in (own or others)]
+    rest = [_examples(page, card, key, scale) for key in others] if own else []
     more = ""
     if rest:
         more = (
@@ -226,14 +252,23 @@ def _digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _examples(page: CardPage, card: Card, key: str) -> str:
+def _scale(card: Card) -> tuple[float, float]:
+    """Smallest and largest activation that the card's strips and texts show."""
+    entries = [one for listed in card.entries.values() for one in listed]
+    values = [v for one in entries for _, v, _ in one.tokens or () if not math.isnan(v)]
+    return extremes([one.strip for one in entries if one.strip is not None], values)
+
+
+def _examples(page: CardPage, card: Card, key: str, scale: tuple[float, float]) -> str:
     entries = card.entries.get(key, ())
     if not entries:
         return f'<h3>{_text(key)}</h3><p class="soft">No position of this {_text(page.by)}.</p>'
-    return f"<h3>{_text(key)}</h3><ol>{''.join(_entry(page, one) for one in entries)}</ol>"
+    wide = ' class="wide"' if any(one.strip is not None for one in entries) else ""
+    listed = "".join(_entry(page, one, scale) for one in entries)
+    return f"<h3>{_text(key)}</h3><ol{wide}>{listed}</ol>"
 
 
-def _entry(page: CardPage, entry: Entry) -> str:
+def _entry(page: CardPage, entry: Entry, scale: tuple[float, float]) -> str:
     shown = ""
     if entry.picture is not None:
         alt = f"picture of {entry.sample}, {entry.place}"
@@ -241,8 +276,14 @@ def _entry(page: CardPage, entry: Entry) -> str:
         if entry.crop is not None:
             shown += _drawn(page, True, entry.crop[0], entry.crop[1], f"enlarged: {entry.place}")
         shown = f'<div class="pictures">{shown}</div>'
+    if (strip := entry.strip) is not None:
+        image, symbol = page.strips[strip.picture], list(page.strips).index(strip.picture)
+        sounds = {name: number for number, name in enumerate(page.sounds)}
+        shown += drawn_strip(strip, f"t{symbol}", scale, sounds, max(image.size) <= _TINY)
     words = ""
-    if entry.words is not None:
+    if entry.tokens is not None:
+        words = shaded_tokens(entry.tokens, scale[1])
+    elif entry.words is not None:
         before, token, after = (_text(one) for one in entry.words)
         words = f'<p class="words">{before}<mark>{token}</mark>{after}</p>'
     answers = f"answer: {' / '.join(entry.answers)}" if entry.answers else "no answer given"
