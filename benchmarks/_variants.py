@@ -131,7 +131,7 @@ class Setting:
 
     def _check_counts(self, runs: HookedRuns, where: str) -> None:
         steps = runs.collection.done
-        statistics = runs.collection.statistics()
+        statistics = runs.collection.result()
         near = runs.near_zero(_SIGN[self.model.dtype])
         for index, domain in enumerate(statistics.keys):
             rows = [i for i, d in enumerate(self.domains) if d == domain]

@@ -32,6 +32,8 @@ from mmlens.samples import Sample, take_per_value
 from mmlens.splits import MEDIA_GROUPS, SLOTS
 
 SCORES_FILE = "importance.safetensors"
+#: Where a collection in one piece is saved on the way.
+CHECKPOINT = "parts/importance.safetensors"
 
 
 def main(config: Config) -> None:
@@ -159,7 +161,7 @@ def mined_in_parts(
             return stability.collect_parts(
                 model, halves, run.path("parts"), collector=importance.collect, **options
             )
-        return [[importance.collect(model, samples, checkpoint=run.path(SCORES_FILE), **options)]]
+        return [[importance.collect(model, samples, checkpoint=run.path(CHECKPOINT), **options)]]
 
 
 def help_collecting(config: Config) -> None:
@@ -167,7 +169,7 @@ def help_collecting(config: Config) -> None:
     model = runner.load(config)
     _, samples = found_on(config)
     options = scoring(config, model)
-    importance.collect(model, samples, checkpoint=config.out / SCORES_FILE, **options)
+    importance.collect(model, samples, checkpoint=config.out / CHECKPOINT, **options)
     runner.help_with_statistics(config.out, model, samples, **counting(config, model))
 
 

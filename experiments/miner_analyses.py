@@ -286,8 +286,8 @@ def states_sections(study: ModalityStudy) -> list[Section]:
                 shown,
                 mask_settings(shown, [everything], seed=config.seed),
                 study.run.path("contributions"),
-                layers=(),
-                permutations=0,
+                layers=(0,),  # contributions are of all layers anyhow
+                permutations=1,
                 seed=config.seed,
                 **study.options,
             )

@@ -14,6 +14,8 @@ from mmlens.samples import Sample
 
 #: The file of the statistics in the run folder.
 STATISTICS = "statistics.safetensors"
+#: Where a collection in one piece is saved on the way; under a launcher each process has a file of its own.
+CHECKPOINT = "parts/statistics.safetensors"
 
 
 def collect_statistics(
@@ -54,7 +56,7 @@ def collect_statistics(
             halves = stability.split(samples, by=options.get("by", "domain"), seed=seed)
             parts = stability.collect_parts(model, halves, run.path("parts"), **options)
         else:
-            parts = [[mmlens.collect(model, samples, checkpoint=run.path(STATISTICS), **options)]]
+            parts = [[mmlens.collect(model, samples, checkpoint=run.path(CHECKPOINT), **options)]]
         whole = stability.sum_of(parts)
         stage.tokens = int(whole.modules[modules[0]].tokens.sum())
     whole.save(run.path(STATISTICS))
@@ -71,4 +73,4 @@ def help_with_statistics(
         out: the run folder.
         model, samples, options: those of :func:`collect_statistics` on the first process; modules too.
     """
-    mmlens.collect(model, samples, checkpoint=out / STATISTICS, **options)
+    mmlens.collect(model, samples, checkpoint=out / CHECKPOINT, **options)

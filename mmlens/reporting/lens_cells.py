@@ -174,7 +174,7 @@ def add_cells(
         maps[0].update(showscale=True)
         return maps
 
-    first = len(figure.data)
+    first = len(list(figure.data))
     for (_, line, column), trace in zip(cells, layer_maps(0), strict=True):
         figure.add_trace(trace, row=line, col=column)
     maps = [layer_maps(layer) for layer in range(len(result.layers))]
