@@ -134,7 +134,9 @@ def test_maps_show_every_neuron_where_there_is_room() -> None:
     assert "every neuron shown" in figure.layout.title.subtitle.text
 
 
-@pytest.mark.parametrize(("width", "groups", "bins"), [(18944, 4, None), (1001, 2, 10), (7, 1, 3)])
+@pytest.mark.parametrize(
+    ("width", "groups", "bins"), [(18944, 4, None), (1001, 2, 10), (9, 1, 3), (9, 1, 4), (9, 2, 9)]
+)
 def test_wide_layers_are_binned_by_maximum(width: int, groups: int, bins: int | None) -> None:
     values = matrix(1, groups, 2, width)
     figure = plots.importance_maps(values, SCORES[:1], GROUPS[:groups], bins=bins)
@@ -145,6 +147,8 @@ def test_wide_layers_are_binned_by_maximum(width: int, groups: int, bins: int | 
         parts = [values[0, g, :, i : i + size].amax(1) for i in range(0, width, size)]
         np.testing.assert_allclose(drawn(trace), torch.stack(parts, 1), atol=5e-5)
         assert trace.x[-1] <= width - 1
+    told = "every neuron shown" if size == 1 else f"largest of up to {size} neurons"
+    assert told in figure.layout.title.subtitle.text
 
 
 def test_sorting_uses_one_order_for_all_maps() -> None:

@@ -209,6 +209,8 @@ def check_cells(found: Any, wanted: pd.DataFrame, down: Any, across: Any) -> int
 
 def test_the_grid_has_a_cell_per_strategy_and_weights() -> None:
     frame = grid_frame()
+    helped = (frame.strategy == "random") & (frame.modality == "text")
+    frame.loc[helped, ["difference", "low", "high"]] = [-0.05, -0.08, -0.02]
     figure = plots.masking_grid(
         frame.sample(frac=1, random_state=2), strategies=STRATEGIES, weights=WEIGHTS
     )

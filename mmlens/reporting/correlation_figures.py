@@ -54,34 +54,7 @@ def score_correlations(
     )
     figure.update_annotations(font={"size": 14}, yshift=2)
     for k, group in enumerate(facets):
-        drawn = [
-            [_correlation(cells, group, (i, a), (j, b)) for j, b in enumerate(names)]
-            for i, a in enumerate(names)
-        ]
-        figure.add_heatmap(
-            z=[
-                [None if i == j or math.isnan(v) else v for j, v in enumerate(line)]
-                for i, line in enumerate(drawn)
-            ],
-            x=list(range(len(names))),
-            y=list(range(len(names))),
-            text=[
-                ["" if i == j else _digits(v) for j, v in enumerate(line)]
-                for i, line in enumerate(drawn)
-            ],
-            texttemplate="%{text}",
-            textfont={"size": 12},
-            customdata=[[_hover(cells.get((group, a, b)), a, b) for b in names] for a in names],
-            hovertemplate="%{customdata}<extra></extra>",
-            hoverongaps=True,
-            coloraxis="coloraxis",
-            xgap=2,
-            ygap=2,
-            name=label(group),
-            row=k // columns + 1,
-            col=k % columns + 1,
-        )
-        _dashes(figure, drawn, at=(k // columns + 1, k % columns + 1))
+        _correlation_map(figure, cells, group, names, (k // columns + 1, k % columns + 1))
     ticks: Row = {
         "tickvals": list(range(len(names))),
         "ticktext": [wrapped(name, 16) for name in names],
@@ -100,6 +73,44 @@ def score_correlations(
         height=total + 185,
     )
     return figure.update_layout(margin={"t": 115, "b": 70})
+
+
+def _correlation_map(
+    figure: go.Figure,
+    cells: Mapping[tuple[str, str, str], Row],
+    group: str,
+    names: Sequence[str],
+    at: tuple[int, int],
+) -> None:
+    """One group's correlations as a map; nothing on the diagonal, a dash where there is none."""
+    drawn = [
+        [_correlation(cells, group, (i, a), (j, b)) for j, b in enumerate(names)]
+        for i, a in enumerate(names)
+    ]
+    figure.add_heatmap(
+        z=[
+            [None if i == j or math.isnan(v) else v for j, v in enumerate(line)]
+            for i, line in enumerate(drawn)
+        ],
+        x=list(range(len(names))),
+        y=list(range(len(names))),
+        text=[
+            ["" if i == j else _digits(v) for j, v in enumerate(line)]
+            for i, line in enumerate(drawn)
+        ],
+        texttemplate="%{text}",
+        textfont={"size": 12},
+        customdata=[[_hover(cells.get((group, a, b)), a, b) for b in names] for a in names],
+        hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=True,
+        coloraxis="coloraxis",
+        xgap=2,
+        ygap=2,
+        name=label(group),
+        row=at[0],
+        col=at[1],
+    )
+    _dashes(figure, drawn, at)
 
 
 def _correlation(

@@ -66,16 +66,9 @@ def importance_maps(
         raise ValueError(f"bins must be 1 or more, {bins} was given.")
     values = matrix.double().cpu().numpy()
     if sort_by is not None:
-        if sort_by[0] not in scores or sort_by[1] not in groups:
-            raise ValueError(
-                f"sort_by was {sort_by}: a score of {list(scores)} and a group of {list(groups)} "
-                "are needed."
-            )
-        key = values[list(scores).index(sort_by[0]), list(groups).index(sort_by[1])]
-        order = np.argsort(-np.nan_to_num(key, nan=-np.inf), axis=-1, kind="stable")
-        values = np.take_along_axis(values, order[None, None], axis=-1)
+        values = _sorted(values, scores, groups, sort_by)
     layers, width = values.shape[2:]
-    binned, centres = _binned(values, min(bins or MOST_COLUMNS, MOST_COLUMNS // len(groups)))
+    binned, centres, size = _binned(values, min(bins or MOST_COLUMNS, MOST_COLUMNS // len(groups)))
     figure = make_subplots(
         rows=len(scores),
         cols=len(groups),
@@ -107,7 +100,6 @@ def importance_maps(
     figure.update_yaxes(**look, linecolor=PALE, **ticks)
     figure.update_xaxes(**look, linecolor=PALE, nticks=4)
     figure.update_xaxes(title_text="rank" if sort_by else "neuron", row=len(scores))
-    size = math.ceil(width / binned.shape[-1])
     seen = "every neuron shown" if size == 1 else f"a cell is the largest of up to {size} neurons"
     bad = int((~np.isfinite(values)).sum())
     finish(
@@ -119,6 +111,22 @@ def importance_maps(
         height=150 + 150 * max(len(scores), 2),
     )
     return figure.update_layout(margin={"t": 125, "r": 75})
+
+
+def _sorted(
+    values: npt.NDArray[np.float64],
+    scores: Sequence[str],
+    groups: Sequence[str],
+    by: tuple[str, str],
+) -> npt.NDArray[np.float64]:
+    """Each layer's neurons in falling order of one score of one group; not a number comes last."""
+    if by[0] not in scores or by[1] not in groups:
+        raise ValueError(
+            f"sort_by was {by}: a score of {list(scores)} and a group of {list(groups)} are needed."
+        )
+    key = values[list(scores).index(by[0]), list(groups).index(by[1])]
+    order = np.argsort(-np.nan_to_num(key, nan=-np.inf), axis=-1, kind="stable")
+    return np.take_along_axis(values, order[None, None], axis=-1)
 
 
 def _check_names(
@@ -153,8 +161,8 @@ def _say_if_flat(figure: go.Figure, values: npt.NDArray[np.float64], at: tuple[i
 
 def _binned(
     values: npt.NDArray[np.float64], bins: int
-) -> tuple[npt.NDArray[np.float64], list[float]]:
-    """The largest finite value of each run of neighbours (last axis), and the middle of each run."""
+) -> tuple[npt.NDArray[np.float64], list[float], int]:
+    """The largest finite value of each run of neighbours (last axis), its middle, neurons per run."""
     width = values.shape[-1]
     size = math.ceil(width / max(bins, 1))
     count = math.ceil(width / size)
@@ -163,7 +171,7 @@ def _binned(
     padded[..., :width] = np.where(np.isfinite(values), values, -np.inf)
     largest = padded.reshape(*values.shape[:-1], count, size).max(axis=-1)
     ends = [(i * size, min((i + 1) * size, width) - 1) for i in range(count)]
-    return np.where(np.isinf(largest), np.nan, largest), [(a + b) / 2 for a, b in ends]
+    return np.where(np.isinf(largest), np.nan, largest), [(a + b) / 2 for a, b in ends], size
 
 
 def _scales(

@@ -138,38 +138,14 @@ def _maps(
     lost = [100 * row["drop"] for row in rows if math.isfinite(row["drop"])] or [0.0]
     for i, facet in enumerate(facets, start=1):
         here = [[cells.get((facet, r, c)) for c in column_values] for r in row_values]
-        figure.add_heatmap(
-            z=[[None if one is None else 100 * one["drop"] for one in line] for line in here],
-            text=[[_cell(one, some) for one in line] for line in here],
-            texttemplate="%{text}",
-            textfont={"size": 12},
-            customdata=[
-                [
-                    f"{label(r)}, {label(c)}" + _hover(cells.get((facet, r, c)))
-                    for c in column_values
-                ]
-                for r in row_values
-            ],
-            hovertemplate="%{customdata}<extra></extra>",
-            hoverongaps=False,
-            coloraxis="coloraxis",
-            xgap=2,
-            ygap=2,
-            name=label(facet),
-            row=i,
-            col=1,
-        )
-        for r, c in ((r, c) for r in row_values for c in column_values if framed and r == c):
-            y, x = list(row_values).index(r), list(column_values).index(c)
-            figure.add_shape(
-                x0=x - 0.495,
-                x1=x + 0.495,
-                y0=y - 0.47,
-                y1=y + 0.47,
-                line={"color": INK, "width": 2.5},
-                row=i,
-                col=1,
-            )
+        hover = [
+            [f"{label(r)}, {label(c)}" + _hover(cells.get((facet, r, c))) for c in column_values]
+            for r in row_values
+        ]
+        _map(figure, here, hover, label(facet), i, some)
+        for name in row_values if framed else ():
+            if name in column_values:
+                _frame(figure, list(column_values).index(name), list(row_values).index(name), i)
     figure.update_xaxes(**_ticks([_words(one) for one in column_values]))
     figure.update_xaxes(showticklabels=True)
     figure.update_yaxes(**_ticks([_words(one) for one in row_values]))
@@ -187,6 +163,45 @@ def _maps(
         },
     )
     return figure
+
+
+def _map(
+    figure: go.Figure,
+    cells: Sequence[Sequence[Row | None]],
+    hover: Sequence[Sequence[str]],
+    name: str,
+    at: int,
+    some_controls: bool,
+) -> None:
+    """One map: what is lost as colour, accuracy and change as text."""
+    figure.add_heatmap(
+        z=[[None if one is None else 100 * one["drop"] for one in line] for line in cells],
+        text=[[_cell(one, some_controls) for one in line] for line in cells],
+        texttemplate="%{text}",
+        textfont={"size": 12},
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=False,
+        coloraxis="coloraxis",
+        xgap=2,
+        ygap=2,
+        name=name,
+        row=at,
+        col=1,
+    )
+
+
+def _frame(figure: go.Figure, x: int, y: int, at: int) -> None:
+    """A frame around one cell."""
+    figure.add_shape(
+        x0=x - 0.495,
+        x1=x + 0.495,
+        y0=y - 0.47,
+        y1=y + 0.47,
+        line={"color": INK, "width": 2.5},
+        row=at,
+        col=1,
+    )
 
 
 def _words(value: str) -> str:

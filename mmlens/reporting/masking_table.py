@@ -147,7 +147,7 @@ def excludes_zero(row: Row) -> bool:
 def wrapped(name: str, width: int = 18, lines: int = 2) -> str:
     """A name over a few short lines, cut with an ellipsis where it is longer still; as plotly text.
 
-    >>> wrapped("a_very_long_data_set_name_of_somebody", 14)
+    >>> wrapped("a_very_long_data_set_name_of_somebody", 16)
     'a_very_long_<br>data_set_name…'
     """
     loose = str(name).replace("_", "_ ").replace("/", "/ ").replace("-", "- ")
