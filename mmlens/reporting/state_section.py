@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from mmlens.reporting import Row, checked_rows
@@ -111,8 +113,8 @@ def convergence_text(metrics: pd.DataFrame) -> str:
             f"{' and '.join(groups.split('+')).capitalize()} tokens {what} in the lower half of the "
             f"layers (silhouette {start['value']:.2f} to {half['value']:.2f}) and {then} in the upper half "
             f"(to {end['value']:.2f}); a linear probe tells them apart with balanced accuracy "
-            f"{min(r['value'] for r in probe):.2f} or more at every layer, permuted labels with "
-            f"{max(r['baseline'] for r in probe):.2f} at most."
+            f"{math.floor(100 * min(r['value'] for r in probe)) / 100:.2f} or more at every layer, permuted labels with "
+            f"{math.ceil(100 * max(r['baseline'] for r in probe)) / 100:.2f} at most."
         )
     return " ".join(sentences)
 
