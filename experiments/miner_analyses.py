@@ -159,7 +159,13 @@ def neurons_section(study: ModalityStudy) -> Section:
         if study.config.strategy != "adaptive"
         else "Every neuron goes to one modality."
     )
-    overlaps = runner.overlap_section(study, {LANGUAGE: dict(study.sets)}, study.modalities, why)
+    overlaps = runner.overlap_section(
+        study,
+        {LANGUAGE: dict(study.sets)},
+        study.modalities,
+        why,
+        ("modality_subsets", "modality_overlap"),
+    )
     figure = Figure("selected", by_layer, "selected_by_layer")
     return Section("Modality-specific neurons", why, [figure, *overlaps.parts])
 

@@ -50,13 +50,13 @@ class Own(What):
     """Strategies to compare with every one of --all-weights; none: no comparison."""
     all_weights: tuple[str, ...] = tuple(WEIGHTS)
     """Weights to compare."""
-    train_samples: int = 150
+    train_samples: int = 200
     """Samples per data set that importance is collected on; 0: all."""
-    questions: int = 60
+    questions: int = 100
     """Questions per data set that the main masks are asked."""
-    questions_few: int = 20
+    questions_few: int = 30
     """How many of those every comparison is asked."""
-    seeds: int = 3
+    seeds: int = 4
     """Control sets of each kind per main mask; comparisons have one or two."""
     treatments: bool = True
     """Also write the layer's minimum, silence all others, and silence at the modality's tokens alone."""

@@ -33,7 +33,13 @@ CARD_SAMPLES = 100
 SetsByPage = Mapping[str, Mapping[str, NeuronSet]]
 
 
-def overlap_section(study: Study, sets: SetsByPage, labels: Sequence[str], text: str) -> Section:
+def overlap_section(
+    study: Study,
+    sets: SetsByPage,
+    labels: Sequence[str],
+    text: str,
+    captions: tuple[str, str] = ("combinations", "overlap"),
+) -> Section:
     """How many neurons carry which labels, and how far the sets overlap: ``overlap-{page}.csv``.
 
     Args:
@@ -41,6 +47,7 @@ def overlap_section(study: Study, sets: SetsByPage, labels: Sequence[str], text:
         sets: page -> label -> neurons.
         labels: their order.
         text: why sets overlap, for the reader.
+        captions: keys of the two figures' captions.
     """
     parts: list[Figure | Table] = []
     for page, by_label in sets.items():
@@ -50,9 +57,9 @@ def overlap_section(study: Study, sets: SetsByPage, labels: Sequence[str], text:
             continue
         words = {"module": page}
         upset = plots.upset(combinations, domains=labels)
-        parts.append(Figure(f"sets-{page}", upset, "combinations", words))
+        parts.append(Figure(f"sets-{page}", upset, captions[0], words))
         heat = plots.overlap_heatmap(overlap.overlap_table(by_label), domains=labels)
-        parts.append(Figure(f"overlap-{page}", heat, "overlap", words))
+        parts.append(Figure(f"overlap-{page}", heat, captions[1], words))
         table = overlap.multiplicity_table(by_label)
         parts.append(Table(f"Labels per neuron, module {page}", table))
     return Section("Overlap of the sets", text, parts)
