@@ -1,5 +1,6 @@
 """Streamed importance against the reference on separately recorded activations and attention."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import mmlens
 from experiments.tiny import NAMES, family
 from experiments.tiny import llava_next as tiny
-from mmlens import importance
+from mmlens import importance, stability
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, UnsupportedModelError
 from mmlens.importance.collection import How, ImportanceStream
 from mmlens.plan import make_plan
@@ -182,6 +183,22 @@ def test_shares_of_ranks_merge_to_the_whole(mistral_model, samples, monkeypatch)
     merged = parts[0] + parts[1]
     assert torch.equal(merged.samples, whole.samples)
     assert torch.allclose(merged.sums, whole.sums, rtol=0, atol=1e-9)
+
+
+def test_parts_that_double_add_up_to_the_whole(mistral_model, samples):
+    keyed = [replace(s, domain=f"d{i % 2}") for i, s in enumerate(samples)]
+    halves = stability.split(keyed, levels=2)
+    parts = stability.collect_parts(
+        mistral_model, halves, collector=importance.collect, progress=False, max_batch=1
+    )
+    whole = importance.collect(mistral_model, keyed, max_batch=1, progress=False)
+    merged = stability.sum_of(parts)
+    assert torch.equal(merged.samples, whole.samples)
+    assert torch.allclose(merged.sums, whole.sums, atol=1e-9)
+    table = importance.convergence(parts, whole.present(), ratio=0.3)
+    assert set(table.comparison) == {"full", "halves"} and table.jaccard.between(0, 1).all()
+    last = table[(table.comparison == "full") & (table.part == table.part.max())]
+    assert (last.n_samples < int(whole.samples.sum(0).max())).all()
 
 
 def test_nothing_of_size_tokens_by_tokens_is_kept(mistral_model, samples, monkeypatch):
