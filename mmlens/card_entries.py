@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.batch import Batch
-from mmlens.card_strips import StripMaker, activations_of, prompt_tokens
+from mmlens.card_strips import StripMaker, activations_of, prompt_tokens, token_text
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.geometry import KINDS, ROLES, Box, Places
 from mmlens.media import open_picture, open_video
@@ -25,15 +25,6 @@ from mmlens.top_activations import TopActivations
 
 #: Tokens shown before and behind one that is marked.
 _AROUND = 14
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """A token as a reader sees it; a blank in front of a word as an open box."""
-    text = tokenizer.decode([token])
-    raw = tokenizer.convert_ids_to_tokens(token)
-    blank = isinstance(raw, str) and raw[:1] in ("\u0120", "\u2581") and not text.startswith(" ")
-    text = text or str(raw)
-    return (" " + text if blank else text).replace(" ", "\u2423").replace("\n", "\u21b5")
 
 
 class EntryMaker:
@@ -110,9 +101,8 @@ class EntryMaker:
         tokens = None
         if self.module == LANGUAGE:
             ids, tokenizer = batch.input_ids[0].tolist(), self.model.tokenizer
-            named = {t: f"[{k}]" for k, t in self.model.adapter.placeholders().items()}
-            texts = [token_text(tokenizer, one).replace("\u2423", " ") for one in ids]
-            tokens = prompt_tokens(texts, ids, values, position, named)
+            named = {t: f" [{k}]" for k, t in self.model.adapter.placeholders().items()}
+            tokens = prompt_tokens(tokenizer, ids, values, position, named)
         return replace(entry, strip=strip, tokens=tokens)
 
     def _places(self, batch: Batch) -> Places | None:
@@ -142,14 +132,12 @@ class EntryMaker:
             if at not in opened:
                 opened[at] = self._opened(sample, *at)
             picture, image = opened[at]
-            said = _said(places, position, len(sample.images))
+            said = _said(places, position, len(sample.images), len(sample.videos))
             if role in ("patch", "newline"):
                 edges = places.boxes[position].tolist()
                 box = (edges[0], edges[1], edges[2], edges[3])
                 if role == "patch":
                     crop = self._crop(picture, image, box)
-                if kind == KINDS.index("video"):
-                    said += f", frame {first + 1}" + (f" to {end}" if end > first + 1 else "")
             elif role == "class" and int(places.tile[position]) > 0:
                 edges = places.boxes[position].clamp(0, 1).tolist()
                 box = (edges[0], edges[1], edges[2], edges[3])
@@ -222,11 +210,23 @@ class EntryMaker:
         return label, inside
 
 
-def _said(places: Places, position: int, pictures: int) -> str:
+def _said(places: Places, position: int, pictures: int, videos: int) -> str:
     """What a position in a medium is, in a few words."""
     role, tile = ROLES[int(places.role[position])], int(places.tile[position])
-    picture = f"picture {int(places.medium[position]) + 1}" if pictures > 1 else "whole picture"
-    part = picture if tile == 0 else f"{picture}, tile {tile}" if pictures > 1 else f"tile {tile}"
+    number = int(places.medium[position]) + 1
+    if int(places.kind[position]) == KINDS.index("video"):
+        first, end = places.frames[position].tolist()
+        picture = f"frame {end}" if end == first + 1 else f"frames {first + 1} to {end}"
+        picture += f" of video {number}" if videos > 1 else ""
+    else:
+        picture = f"picture {number}" if pictures > 1 else "whole picture"
+    part = (
+        picture
+        if tile == 0
+        else f"{picture}, tile {tile}"
+        if picture != "whole picture"
+        else f"tile {tile}"
+    )
     return {
         "patch": f"patch, {part}",
         "newline": f"newline behind a row of patches, {part}",

@@ -22,12 +22,21 @@ from mmlens.model import HookedMLLM
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.places import tower_rows
-from mmlens.reporting.card_strips import Sound, Strip
+from mmlens.reporting.card_strips import SHAPE, Sound, Strip
 from mmlens.samples import Sample
 from mmlens.sources import media_identity
 
-#: Pixels of a spectrogram's picture at most, and frames of a video that are shown.
+#: Pixels of a strip's picture, and frames of a video that are shown.
 _WIDEST, _HIGH, _FRAMES = 448, 64, 8
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """A token as a reader sees it; a blank in front of a word as an open box."""
+    text = tokenizer.decode([token])
+    raw = tokenizer.convert_ids_to_tokens(token)
+    blank = isinstance(raw, str) and raw[:1] in ("\u0120", "\u2581") and not text.startswith(" ")
+    text = text or str(raw)
+    return (" " + text if blank else text).replace(" ", "\u2423").replace("\n", "\u21b5")
 
 
 @torch.no_grad()
@@ -82,6 +91,7 @@ class StripMaker:
     model: HookedMLLM
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     sounds: dict[str, Sound] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
 
     def strip(
         self, sample: Sample, places: Places, values: Float[Tensor, " pos"], position: int
@@ -137,9 +147,9 @@ class StripMaker:
     ) -> Strip:
         video = sample.videos[medium]
         name = media_identity(Sample("", "", videos=(video,)))
-        frames = open_video(video).frames
         if name not in self.pictures:
-            self.pictures[name] = contact_sheet(frames)
+            frames = open_video(video).frames
+            self.pictures[name], self.frames[name] = contact_sheet(frames), len(frames)
         largest: dict[tuple[int, int], float] = {}
         for p in own.nonzero()[:, 0].tolist():
             first, end = places.frames[p].tolist()
@@ -149,27 +159,42 @@ class StripMaker:
         if position is not None:
             first, end = places.frames[position].tolist()
             mark = (float(first), float(end))
-        return Strip(name, "frames", float(len(frames)), curve, mark)
+        return Strip(name, "frames", float(self.frames[name]), curve, mark)
 
 
 def contact_sheet(frames: np.ndarray) -> Image.Image:
     """Frames of a video side by side, each in the middle of the part of the video that it stands for.
 
+    The sheet has the shape of a strip's picture (:data:`mmlens.reporting.card_strips.SHAPE`).
+
     Args:
         frames: UInt8[frame, height, width, 3]; of many, some at even distances are shown.
     """
     number = min(len(frames), _FRAMES)
-    chosen = [frames[int((i + 0.5) * len(frames) / number)] for i in range(number)]
-    height = min(_HIGH, chosen[0].shape[0])
-    width = max(1, round(height * chosen[0].shape[1] / chosen[0].shape[0]))
-    sheet = Image.new("RGB", (width * number, height))
-    for i, frame in enumerate(chosen):
-        sheet.paste(Image.fromarray(frame).resize((width, height)), (i * width, 0))
+    room = _HIGH * SHAPE / number
+    sheet = Image.new("RGB", (round(room * number), _HIGH), "white")
+    for i in range(number):
+        frame = Image.fromarray(frames[int((i + 0.5) * len(frames) / number)])
+        scale = min((room - 2) / frame.width, _HIGH / frame.height)
+        width, height = (max(1, round(scale * n)) for n in frame.size)
+        left, top = round(room * (i + 0.5) - width / 2), (_HIGH - height) // 2
+        sheet.paste(frame.resize((width, height)), (left, top))
     return sheet
 
 
+def spaced_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text of each token, with the blank before it that the tokenizer writes between the two."""
+    alone = [token_text(tokenizer, one).replace("\u2423", " ") for one in ids]
+    texts = alone[:1]
+    for i in range(1, len(ids)):
+        pair = tokenizer.decode([ids[i - 1], ids[i]])
+        blank = " " in pair.strip() and pair.endswith(" " + alone[i])
+        texts.append(" " + alone[i] if blank else alone[i])
+    return texts
+
+
 def prompt_tokens(
-    texts: Sequence[str],
+    tokenizer: Any,
     ids: Sequence[int],
     values: Float[Tensor, " pos"],
     position: int,
@@ -179,8 +204,8 @@ def prompt_tokens(
     """The text of a prompt with a neuron's activation on each token.
 
     Args:
-        texts: of the tokens, as a reader sees them.
-        ids: of the tokens.
+        tokenizer: whose tokens they are.
+        ids: of the prompt's tokens.
         values: of the neuron.
         position: the token that is marked.
         placeholders: id of a medium's placeholder -> the one word that all of them become, without a
@@ -189,7 +214,7 @@ def prompt_tokens(
     """
     found: list[tuple[str, float, bool]] = []
     marked = 0
-    for i, (text, token) in enumerate(zip(texts, ids, strict=True)):
+    for i, (text, token) in enumerate(zip(spaced_texts(tokenizer, ids), ids, strict=True)):
         if i == position:
             marked = len(found)
         if token not in placeholders:

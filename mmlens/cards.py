@@ -22,6 +22,7 @@ from mmlens.reporting.card_page import Card, CardPage, Entry, render
 from mmlens.samples import Sample
 from mmlens.top_activations import TopActivations
 from mmlens.top_collection import top_activations
+from mmlens.top_groups import top_by_group
 
 
 def neuron_cards(
@@ -36,6 +37,7 @@ def neuron_cards(
     top_k: int = 6,
     n_tokens: int = 8,
     by: str = "domain",
+    groups: Sequence[str] | None = None,
     title: str | None = None,
     max_bytes: int = 20_000_000,
     **settings: Any,
@@ -45,20 +47,22 @@ def neuron_cards(
     Args:
         model: a hooked model.
         samples: what the neurons are shown; statistics and examples come from these alone.
-        neurons: one set, or several of one module under the names of their labels (domains): a card
-            carries the names of all sets that have its neuron.
+        neurons: one set, or several of one module under the names of their labels (domains, or
+            modalities): a card carries the names of all sets that have its neuron.
         out: the page, an ``.html`` file.
         probabilities: activation probabilities of all the module's neurons, with ``keys`` naming the
             last axis; they decide which neurons of a large set are shown.
-        keys: order of the domains; default: sorted.
-        per_set: neurons shown of each set at most: those most often active in the domain of the set's
-            name, by ``probabilities``; without these, or where there is no such domain, neurons spread
+        keys: order of the domains, or of the token groups; default: sorted, or that of ``groups``.
+        per_set: neurons shown of each set at most: those most often active in the domain (or group) of
+            the set's name, by ``probabilities``; without these, or where there is no such domain, neurons spread
             evenly over the set. None: all.
         top_k: examples per neuron and domain.
         n_tokens: promoted and suppressed tokens; language module only.
         by: field of the samples that the examples are sorted by.
+        groups: token groups that the examples are sorted by instead, such as ``("text", "audio")``: for
+            neurons of modalities; language module only, and a pass over the samples for each.
         title: of the page.
-        max_bytes: weight of the page's pictures; they are made smaller to stay below it.
+        max_bytes: weight of the page's pictures and sounds; they are made smaller to stay below it.
         settings: of :func:`mmlens.top_collection.top_activations`: ``group``, ``distinct``, ``template``,
             ``token_budget``, ``max_batch``, ``max_failures``, ``progress``.
 
@@ -68,9 +72,12 @@ def neuron_cards(
     sets = {"": neurons} if isinstance(neurons, NeuronSet) else dict(neurons)
     module = _one_module(sets)
     shown = {name: chosen_of(one, name, probabilities, keys, per_set) for name, one in sets.items()}
-    found = top_activations(model, samples, list(shown.values()), k=top_k, by=by, **settings)[
-        module
-    ]
+    chosen = list(shown.values())
+    if groups is None:
+        found = top_activations(model, samples, chosen, k=top_k, by=by, **settings)[module]
+    else:
+        found = top_by_group(model, samples, chosen, groups, k=top_k, **settings)
+        keys = keys or groups
     page = card_page(
         model,
         samples,
@@ -80,7 +87,7 @@ def neuron_cards(
         n_tokens=n_tokens,
         template=settings.get("template", "auto"),
         title=title or f"Neurons of {module}",
-        how_chosen=_rule(per_set, probabilities is not None and keys is not None, by),
+        how_chosen=_rule(per_set, probabilities is not None and keys is not None, found.by),
     )
     write_text(Path(out), render(page, max_bytes))
     return found
@@ -168,7 +175,7 @@ def card_page(
     return CardPage(
         title=title,
         about=(
-            *_about(model, found, sets, samples, how_chosen),
+            *_about(model, found, sets, samples, how_chosen, bool(maker.crops)),
             *_about_strips(entries.values()),
         ),
         keys=tuple(order),
@@ -194,6 +201,7 @@ def _about(
     sets: Mapping[str, NeuronSet],
     samples: Sequence[Sample],
     how_chosen: str,
+    boxes: bool,
 ) -> tuple[str, ...]:
     """How to read the page."""
     total = len(set().union(*(set(one) for one in sets.values())))
@@ -205,6 +213,7 @@ def _about(
     }[found.distinct]
     language = found.module == LANGUAGE
     where = f"token group {found.group!r}" if language else "all its real positions"
+    box = "The box is the part of the picture that the position's own patch was cut from. "
     parts = [
         f"Shown are {len(found.neurons)} of {total} neurons of the module {found.module!r}."
         f"{how_chosen if len(found.neurons) < total else ''} An activation is the output of the activation function, before the product "
@@ -213,9 +222,8 @@ def _about(
         "Distribution: the share of positions per bin. Bins are equally wide in the logarithm, on "
         "both sides of zero (the vertical line); pale below it, dark above. All rows of a card have "
         "one scale.",
-        f"Examples: the {found.k} largest activations per {found.by}; {several}. The box is the part "
-        "of the picture that the position's own patch was cut from. Behind a layer of attention a "
-        "position knows of other places too.",
+        f"Examples: the {found.k} largest activations per {found.by}; {several}. "
+        f"{box if boxes else ''}Behind a layer of attention a position knows of other places too.",
     ]
     if language:
         turn = (
@@ -235,7 +243,9 @@ def _about(
 
 def _about_strips(entries: Iterable[Sequence[Entry]]) -> tuple[str, ...]:
     """How to read the strips, where there are some."""
-    units = {one.strip.unit for listed in entries for one in listed if one.strip is not None}
+    shown = [one for listed in entries for one in listed if one.strip is not None]
+    units = {one.strip.unit for one in shown if one.strip is not None}
+    words = any(one.tokens is not None for one in shown)
     if not units:
         return ()
     kinds = {
@@ -247,9 +257,9 @@ def _about_strips(entries: Iterable[Sequence[Entry]]) -> tuple[str, ...]:
     }
     said = "; ".join(kinds[unit] for unit in sorted(units, reverse=True))
     return (
-        f"Strips show what the neuron does along {said}. The frame marks what the entry is about. "
-        "Words of the prompt are the darker, the more active the neuron is on them. All strips and "
-        "words of a card have one scale.",
+        f"Strips show what the neuron does along {said}. A frame marks what the entry is about. "
+        f"{'Words of the prompt are the darker, the more active the neuron is on them. ' if words else ''}"
+        f"All strips {'and words ' if words else ''}of a card have one scale.",
     )
 
 

@@ -17,12 +17,14 @@ from mmlens.card_entries import EntryMaker, token_text, words_around
 from mmlens.cards import card_page, chosen_of, neuron_cards
 from mmlens.errors import SampleError
 from mmlens.media import open_picture
+from mmlens.model import HookedMLLM
 from mmlens.neurons import NeuronSet
 from mmlens.places import places_of
 from mmlens.reporting.card_page import Card, CardPage, Entry, data_uri, render
 from mmlens.samples import Sample
 from mmlens.top_activations import bin_edges
 from mmlens.top_collection import top_activations
+from mmlens_adapters.general import GeneralAdapter
 
 
 class Parsed(HTMLParser):
@@ -176,8 +178,8 @@ def test_sentences_are_put_together_again():
         ("qwen2_vl", "vision", r"frame"),
         ("instructblip", "query", r"query \d+, reads the whole picture"),
         ("instructblip", "qformer", r"text"),
-        ("qwen2_audio", "audio", r"position \d+ of audio"),
-        ("qwen2_audio", "language", r"audio token \d+ of \d+"),
+        ("qwen2_audio", "audio", r"^\d\.\d\d to \d\.\d\d s of the sound$"),
+        ("qwen2_audio", "language", r"^\d\.\d\d to \d\.\d\d s of sound 2$"),
     ],
 )
 def test_every_kind_of_position_is_told(name, module, wanted, tmp_path):
@@ -194,6 +196,19 @@ def test_every_kind_of_position_is_told(name, module, wanted, tmp_path):
     neuron_cards(model, samples, neurons, out, per_set=None, top_k=4, progress=False)
     said = re.findall(r'<span class="soft">([^<]*)</span></p>', out.read_text())
     assert any(re.search(wanted, one) for one in said), set(said)
+
+
+def test_positions_without_places_are_counted(tmp_path):
+    """Under the general adapter, which knows no places."""
+    tiny = family("qwen2_audio")
+    hf = tiny.variants["qwen2"](0)
+    model = HookedMLLM(hf, tiny.processor(), GeneralAdapter(hf), "bridge")
+    shape, out = model.module("language").shape, tmp_path / "cards.html"
+    neurons = NeuronSet([(0, i) for i in range(0, shape[1], 3)], "language", shape)
+    neuron_cards(model, tiny.samples()[:4], neurons, out, per_set=None, progress=False)
+    said = re.findall(r'<span class="soft">([^<]*)</span></p>', out.read_text())
+    assert any(re.search(r"audio token \d+ of \d+", one) for one in said), set(said)
+    assert "data-sound" not in out.read_text()
 
 
 def page_of(pictures, side):

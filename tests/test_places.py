@@ -183,9 +183,9 @@ def test_rows_of_a_batch_have_the_places_they_have_alone(name):
                 padding = ~batch.groups.attention[row]
                 assert (other.role[padding] == 0).all()
                 other = other[~padding]
-                image = batch.groups.mask("image")[row] | batch.groups.mask("video")[row]
-                assert torch.equal(image[~padding], other.role != 0)
-            for field in ("boxes", "role", "kind", "medium", "tile", "frames"):
+                media = batch.groups.stack(("image", "video", "audio")).any(0)[row]
+                assert torch.equal(media[~padding], other.role != 0)
+            for field in ("boxes", "role", "kind", "medium", "tile", "frames", "seconds"):
                 a, b = getattr(one, field), getattr(other, field)
                 assert torch.equal(a.nan_to_num(-1.0), b.nan_to_num(-1.0)), (row, module, field)
             boxes = one.boxes[~one.boxes.isnan().any(-1)]

@@ -18,6 +18,8 @@ from jaxtyping import Float32
 Sound = tuple[Float32[np.ndarray, " time"], int]
 #: Drawing: width, height of the picture, height of the curve below it.
 _WIDE, _PICTURE, _CURVE = 300.0, 46.0, 30.0
+#: Width of a strip's picture over its height.
+SHAPE = _WIDE / _PICTURE
 
 
 @dataclass(frozen=True)
