@@ -76,6 +76,12 @@ def lens_on_video(
         bare_axes(figure, width * across, height * along, line + 1, column)
         cells += [(grid, line + 1, column) for grid in view.grids]
 
+    for number in range(len(views), columns * lines):  # the last line's empty panels
+        line, column = 2 * (number // columns) + 1, number % columns + 1
+        for one in (line, line + 1):
+            figure.update_xaxes(visible=False, row=one, col=column)
+            figure.update_yaxes(visible=False, row=one, col=column)
+
     def drawn(layer: int, grid: Grid) -> go.Heatmap:
         found = heatmap(result, layer, row, grid, hide_special)
         return found.update(opacity=opacity if grid.over else 1.0)
