@@ -92,7 +92,12 @@ def sections(
         pages = {LANGUAGE: dict(study.sets)}
         found.append(
             runner.cards_section(
-                study, config.cards, pages, title="Modality-specific neurons of {page}"
+                study,
+                config.cards,
+                pages,
+                title="Modality-specific neurons of {page}",
+                groups=study.modalities,
+                keys=study.modalities,
             )
         )
     return [section for section in found if section is not None]

@@ -52,9 +52,9 @@ class Own(What):
     """Weights to compare."""
     train_samples: int = 200
     """Samples per data set that importance is collected on; 0: all."""
-    questions: int = 100
+    questions: int = 80
     """Questions per data set that the main masks are asked."""
-    questions_few: int = 30
+    questions_few: int = 24
     """How many of those every comparison is asked."""
     seeds: int = 4
     """Control sets of each kind per main mask; comparisons have one or two."""

@@ -195,7 +195,7 @@ def cards_section(
         probabilities: page -> activation probabilities of its module, last axis in the order of
             ``study.domains``: those neurons come first that are most often active in the domain of
             the label's name. None, or labels that are no domains: neurons spread evenly over a set.
-        options: further ones of :func:`mmlens.cards.neuron_cards`: group, top_k, ...
+        options: further ones of :func:`mmlens.cards.neuron_cards`: groups and keys, top_k, ...
     """
     links = {}
     shown = take_per_value(study.train, "domain", CARD_SAMPLES, seed=study.seed)
@@ -211,10 +211,9 @@ def cards_section(
                     by_label,
                     study.run.path(name),
                     probabilities=None if probabilities is None else probabilities[page],
-                    keys=study.domains,
                     per_set=per_set,
                     title=title.format(page=page),
-                    **{**study.options, **options},
+                    **{"keys": study.domains, **study.options, **options},
                 )
             links[f"Cards of {page} neurons"] = name
     return Section(
