@@ -20,9 +20,10 @@ from experiments import miner_analyses as analyses
 from experiments import miner_report as report
 from experiments import runner
 from experiments.miner_masks import Mined, plan
-from experiments.miner_settings import QUICK, Config
+from experiments.miner_settings import QUICK, Config, check
 from mmlens import importance, stability
 from mmlens.distributed import rank_and_world
+from mmlens.errors import MMLensError
 from mmlens.evaluate import evaluate
 from mmlens.importance import ImportanceScores
 from mmlens.masking import Asked
@@ -39,6 +40,7 @@ CHECKPOINT = "parts/importance.safetensors"
 def main(config: Config) -> None:
     """Run the experiment, or what is left of it."""
     config = runner.settled(config, QUICK)
+    check(config)
     run = runner.open_run(config, runner.data_hashes, help_collecting)
     if run is None:
         return
@@ -50,10 +52,7 @@ def main(config: Config) -> None:
         model = runner.load(config, run)
         by, chosen = found_on(config)
         datasets = runner.chosen_values(config.domains, chosen, "data set")
-        test = keyed(runner.read_split(config, "test", limit=config.questions or None), by)
-        asked = [s for s in test if s.domain in datasets]
-        asked = take_per_value(asked, "domain", config.questions or None, seed=config.seed)
-        questions = Asked(tuple(asked), "domain")
+        questions = asked_of(config, by, datasets)
     if not run.finished("importance"):
         announce(run, config, model, chosen, questions)
     parts = mined_in_parts(run, config, model, chosen)
@@ -117,6 +116,23 @@ def found_on(config: Config) -> tuple[str, list[Sample]]:
     if config.domains:
         chosen = [sample for sample in chosen if sample.domain in config.domains] or chosen
     return by, take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
+
+
+def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Asked:
+    """The questions of the data sets that were mined.
+
+    Raises:
+        MMLensError: there is none.
+    """
+    test = keyed(runner.read_split(config, "test", limit=config.questions or None), by)
+    asked = [sample for sample in test if sample.domain in datasets]
+    if not asked:
+        raise MMLensError(
+            f"No question of split {config.test_split!r} is of {', '.join(datasets)}, which neurons are found "
+            f"on; its questions are of {', '.join(sorted({str(s.domain) for s in test})) or 'nothing'}."
+        )
+    asked = take_per_value(asked, "domain", config.questions or None, seed=config.seed)
+    return Asked(tuple(asked), "domain")
 
 
 def keyed(samples: Sequence[Sample], by: str) -> list[Sample]:

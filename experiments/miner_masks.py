@@ -89,7 +89,7 @@ class Mined:
             group: root_mean_square(one.squares[:, g].sum(0), int(one.tokens[:, g].sum()))
             for g, group in enumerate(groups)
         }
-        return {**found, ALL: found["prompt"], "random": found["prompt"]}
+        return {**found, ALL: found["prompt"]}
 
 
 @dataclass(eq=False)
@@ -141,12 +141,9 @@ def plan(
     """All masks that were asked for, and the main sets, by modality.
 
     Raises:
-        MMLensError: an unknown split type.
+        MMLensError: a union of modalities that have no neurons.
+        StatisticsError: a ratio that selects nothing, or leaves too few neurons for controls.
     """
-    if config.split not in SPLIT_TYPES:
-        raise MMLensError(
-            f"There is no split type {config.split!r}; there are {', '.join(SPLIT_TYPES)}."
-        )
     main = Found(ALL, config.strategy, config.weights, config.ratio, config.split)
     sets = mined.sets(main, config.seed)
     avoid, measures = union(list(sets.values())), mined.measures()

@@ -18,7 +18,7 @@ from mmlens.run import Run
 
 #: Answers shown of each data set.
 EXAMPLES = 3
-#: Columns that tell the main masks' rows apart.
+#: What the main masks are for, as the masking table names it.
 MAIN = "main"
 
 

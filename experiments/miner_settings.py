@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runner import CommonConfig, What
-from mmlens.importance import WEIGHTS, AttentionMode
-from mmlens.selection import Strategy
+from mmlens.errors import MMLensError
+from mmlens.importance import WEIGHTS, AttentionMode, weight_vector
+from mmlens.selection import RANDOM, Strategy
+from mmlens.splits import SPLIT_TYPES
 
 #: What ``--quick`` asks for, where nothing else was asked.
 QUICK: Mapping[str, Any] = {
@@ -37,7 +39,7 @@ class Own(What):
     split: str = "special_text_separate"
     """How prompts are split into token sets: special_text_separate, special_text_as_one or prompt."""
     strategy: Strategy = "LA_MU"
-    """How neurons are selected: adaptive, LA_MU, LU_MA, uniform or random."""
+    """How neurons are selected: adaptive, LA_MU, LU_MA or uniform. (Random is of no modality: a control.)"""
     weights: str = "paper"
     """Weights of the five scores, by name; see mmlens.importance.WEIGHTS."""
     ratio: float = 0.02
@@ -93,3 +95,26 @@ class Config(CommonConfig, Own):
     """Data sets to use; default: all in the training split."""
     max_new_tokens: int = 8
     """Length of an answer at most; MINER's code allows 128."""
+
+
+def check(config: Config) -> None:
+    """Refuse settings that could only fail once importance is collected.
+
+    Raises:
+        MMLensError: an unknown split type or weights, a share that is none, or strategy random.
+    """
+    if config.split not in SPLIT_TYPES:
+        raise MMLensError(
+            f"There is no split type {config.split!r}; there are {', '.join(SPLIT_TYPES)}."
+        )
+    if config.strategy == RANDOM:
+        raise MMLensError(
+            "Strategy random draws neurons of no modality, so it cannot be the main one; name it in "
+            "--strategies, beside the others."
+        )
+    for name in (config.weights, *config.all_weights):
+        weight_vector(name)
+    if wrong := [share for share in (config.ratio, *config.ratios) if not 0 < share <= 1]:
+        raise MMLensError(
+            f"--ratio and --ratios are shares of all neurons, above 0 and at most 1; {wrong[0]} was given."
+        )

@@ -146,8 +146,16 @@ def with_controls(
         kinds: of :data:`CONTROLS`.
 
     Raises:
+        SampleError: an unknown kind, or a modality without a measure.
         StatisticsError: a layer has too few neurons left.
     """
+    if unknown := [kind for kind in kinds if kind not in CONTROLS]:
+        raise SampleError(f"There is no control {unknown[0]!r}; there are {', '.join(CONTROLS)}.")
+    if lacking := [cell.modality for cell in cells if cell.modality not in measures]:
+        raise SampleError(
+            f"The controls of {lacking[0]!r} are matched in a measure that was not given; there are "
+            f"measures of {', '.join(measures) or 'nothing'}."
+        )
     out = []
     for cell in cells:
         measure = measures[cell.modality]
@@ -178,10 +186,19 @@ class Asked:
     Attributes:
         samples: all of them.
         by: the field whose values are the data sets.
+
+    Raises:
+        SampleError: a data set is called ``all``.
     """
 
     samples: tuple[Sample, ...]
     by: str
+
+    def __post_init__(self) -> None:
+        if any(str(sample.get(self.by)) == ALL for sample in self.samples):
+            raise SampleError(
+                f"A data set cannot be called {ALL!r}: that names all of them together."
+            )
 
     @property
     def datasets(self) -> dict[str, tuple[str, ...]]:

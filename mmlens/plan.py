@@ -72,6 +72,10 @@ def make_plan(
         raise SampleError("There are no samples to collect from.")
     if len({sample.id for sample in samples}) != len(samples):
         raise SampleError("Two samples have the same id; ids must be unique.")
+    if LANGUAGE in modules and (not groups or len(set(groups)) != len(groups)):
+        raise SampleError(
+            f"Token groups are at least one, each once; given: {', '.join(groups) or 'none'}."
+        )
     for module in modules:
         model.module(module)
         if module != LANGUAGE and not any(s.images or s.videos or s.audios for s in samples):

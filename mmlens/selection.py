@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -130,6 +131,12 @@ def _top(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
     return values.sort(descending=True, stable=True).indices[:count]
 
 
+def _rounded_up(ratio: float) -> float:
+    """To three digits, never down: a little more than the least selects what the least should."""
+    step = 10.0 ** (2 - math.floor(math.log10(ratio)))
+    return min(1.0, (math.floor(ratio * step) + 1) / step)
+
+
 def _checked(
     importance: Float[Tensor, "modality layer neuron"],
     modalities: Sequence[str],
@@ -137,7 +144,9 @@ def _checked(
     strategy: str,
 ) -> int:
     kinds, layers, width = importance.shape
-    if len(modalities) != kinds or len(set(modalities)) != kinds or not kinds:
+    if not kinds:
+        raise StatisticsError("There is no modality to select neurons for: give at least one.")
+    if len(modalities) != kinds or len(set(modalities)) != kinds:
         raise StatisticsError(
             f"The importance is of {kinds} modalities, and {len(modalities)} names were given "
             f"({', '.join(modalities)}); give one for each, all different."
@@ -157,9 +166,9 @@ def _checked(
     count = int(ratio * layers * width)
     share = {"LA_MU": kinds, "LU_MA": layers, "uniform": kinds * layers}.get(strategy, 1)
     if count // share < 1:
-        least = smallest_ratio(kinds, layers, width, strategy)
+        least = _rounded_up(smallest_ratio(kinds, layers, width, strategy))
         raise StatisticsError(
             f"A ratio of {ratio:g} selects nothing: it is {count} of {layers * width:,} neurons, which "
-            f"{strategy} shares out to {share}; give at least {least:.3g}."
+            f"{strategy} shares out to {share}; give at least {least:g}."
         )
     return count

@@ -290,6 +290,7 @@ def test_weights_combine_scores():
         ("best", "no weights 'best'"),
         ([0.5, 0.5], "one number for each"),
         ([0.5, 0.6, 0.0, 0.0, 0.0], "sum 1"),
+        ([0.5, float("nan"), 0.5, 0.0, 0.0], "sum 1"),
         ([1.5, -0.5, 0.0, 0.0, 0.0], "none negative"),
         ({"sum": 1.0}, "was not collected"),
     ],
@@ -338,6 +339,10 @@ def test_a_group_that_never_occurs_is_named():
         scores.combine(groups=["video"])
     with pytest.raises(StatisticsError, match="'z' was not collected"):
         scores.matrix(["z"])
+    with pytest.raises(StatisticsError, match="No data set was named; name some of a, b"):
+        scores.matrix([])
+    with pytest.raises(StatisticsError, match="No group was named; .* of which text occur"):
+        scores.combine(groups=[])
 
 
 def test_files_give_back_what_was_saved(tmp_path):

@@ -230,6 +230,23 @@ def test_bad_input_is_refused_in_a_sentence(mistral_model, samples):
         importance.collect(mistral_model, samples, groups=("smell",), progress=False)
     with pytest.raises(SampleError, match="some of prob"):
         importance.collect(mistral_model, samples, scores=("median",))
+    for groups, said in (((), "none"), (("text", "text"), "text, text")):
+        with pytest.raises(SampleError, match=f"at least one, each once; given: {said}"):
+            importance.collect(mistral_model, samples, groups=groups, progress=False)
+
+
+def test_a_sample_without_any_of_the_groups_counts_for_none(mistral_model, samples):
+    """Alone, where nothing at all is to be reduced, and beside others."""
+    without = [sample for sample in samples if not sample.images]
+    assert without and len(without) < len(samples)
+    options = {"groups": ("image",), "progress": False}
+    none = importance.collect(mistral_model, without, **options)
+    assert not none.samples.any() and not none.sums.any() and none.present() == ()
+    both = importance.collect(mistral_model, samples, max_batch=len(samples), **options)
+    pictured = [sample for sample in samples if sample.images]
+    alone = importance.collect(mistral_model, pictured, **options)
+    assert int(both.samples.sum()) == len(pictured)
+    assert (both.sums.sum(0) - alone.sums.sum(0)).abs().max() < 2e-2
 
 
 def test_a_layer_without_attention_is_named(monkeypatch, mistral_model, samples):

@@ -97,6 +97,19 @@ def test_controls_are_as_many_per_layer_and_as_active():
     assert gaps["matched"] < gaps["random"]
 
 
+def test_what_cannot_be_controlled_is_refused():
+    cells, everything = masks_of(SETS, Found()), SETS["text"] | SETS["image"]
+    measures = dict.fromkeys(("text", "image", "all"), torch.rand(SHAPE))
+    with pytest.raises(SampleError, match="no control 'nearby'; there are matched, random"):
+        with_controls(cells, everything, measures, 1, ("nearby",))
+    with pytest.raises(
+        SampleError, match="'all' are matched .*; there are measures of text, image"
+    ):
+        with_controls(cells, everything, {k: measures[k] for k in ("text", "image")}, 1)
+    with pytest.raises(SampleError, match="data set cannot be called 'all'"):
+        Asked((Sample("a", "?", domain="all"),), "domain")
+
+
 def test_root_mean_square():
     a = np.random.default_rng(0).normal(size=(5, 2, 3))
     got = root_mean_square(torch.tensor((a**2).sum(0)), 5)

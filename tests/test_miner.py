@@ -222,7 +222,10 @@ def test_data_sets_are_domains_fields_or_kinds_of_media(few):
     [
         ({"split": "words"}, MMLensError, "no split type 'words'"),
         ({"weights": "best"}, StatisticsError, "no weights 'best'"),
+        ({"all_weights": ("paper", "best")}, StatisticsError, "no weights 'best'"),
         ({"ratio": 0.0001}, StatisticsError, "selects nothing"),
+        ({"ratios": (0.02, 2.0)}, MMLensError, "2.0 was given"),
+        ({"strategy": "random"}, MMLensError, "of no modality"),
         ({"unions": ("text+smell",)}, MMLensError, "joins modalities with +"),
         ({"domains": ("smell",)}, MMLensError, "no data set 'smell'"),
     ],

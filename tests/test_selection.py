@@ -104,6 +104,7 @@ def test_random_is_uniform_without_replacement_or_the_papers_way():
         ({"strategy": "uniform", "ratio": 0.1}, r"selects nothing.* give at least 0.2"),
         ({"ratio": 0.0}, "above 0 and at most 1; 0.0 was given"),
         ({"ratio": 1.5}, "1.5 was given"),
+        ({"importance": torch.rand(0, 2, 10), "modalities": ()}, "no modality to select"),
         ({"modalities": ("text",)}, "2 modalities, and 1 names"),
         ({"modalities": ("text", "text")}, "all different"),
         ({"importance": torch.full((2, 2, 10), torch.nan)}, "not a finite number"),
@@ -113,6 +114,23 @@ def test_bad_selections_are_refused(change, words):
     known = {"importance": torch.rand(2, 2, 10), "modalities": ("text", "image"), "ratio": 0.2}
     with pytest.raises(StatisticsError, match=words):
         select_neurons(**{**known, **change})
+
+
+@given(
+    modalities=st.integers(1, 7),
+    layers=st.integers(1, 40),
+    width=st.integers(7, 2000),
+    strategy=st.sampled_from(STRATEGIES),
+)
+def test_the_ratio_that_is_advised_selects_something(modalities, layers, width, strategy):
+    """Also where it has more digits than are said."""
+    w, names = torch.zeros(modalities, layers, width), [str(m) for m in range(modalities)]
+    with pytest.raises(StatisticsError, match="selects nothing") as refused:
+        select_neurons(w, names, 1e-9, strategy)
+    advised = float(str(refused.value).split("at least ")[1].rstrip("."))
+    assert len(union(list(select_neurons(w, names, advised, strategy).values())))
+    least = smallest_ratio(modalities, layers, width, strategy)
+    assert least <= advised <= 1.02 * least
 
 
 def test_a_union_of_nothing_is_refused():

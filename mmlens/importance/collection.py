@@ -193,6 +193,8 @@ class ImportanceStream(Stream[ImportanceScores]):
         def reduce(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
             attention = None if self._listener is None else self._listener.take(layer)
             for index, row in enumerate(self._rows):
+                if not len(row.present):
+                    continue  # none of its tokens is in a group that was asked for
                 scored = row_scores(
                     tensor[index, row.here].detach(),
                     activation,

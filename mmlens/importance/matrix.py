@@ -109,7 +109,7 @@ class ImportanceScores:
             datasets: which; default: all.
 
         Raises:
-            StatisticsError: there is no such data set.
+            StatisticsError: there is no such data set, or none was named.
         """
         chosen = self._chosen(datasets)
         means, has = self.means()[chosen], self.samples[chosen] > 0
@@ -140,6 +140,11 @@ class ImportanceScores:
                 that no sample of the data sets has.
         """
         groups = self.groups if groups is None else groups
+        if not groups:
+            raise StatisticsError(
+                f"No group was named; name some of {', '.join(self.groups)}, of which "
+                f"{', '.join(self.present(datasets)) or 'none'} occur."
+            )
         if unknown := [group for group in groups if group not in self.groups]:
             raise StatisticsError(
                 f"Group {unknown[0]!r} was not collected; there are {', '.join(self.groups)}."
@@ -188,6 +193,11 @@ class ImportanceScores:
 
     def _chosen(self, datasets: Sequence[str] | None) -> list[int]:
         names = self.datasets if datasets is None else datasets
+        if not names:
+            raise StatisticsError(
+                f"No data set was named; name some of {', '.join(self.datasets)}, or none at all for all of "
+                "them (datasets=None)."
+            )
         if unknown := [name for name in names if name not in self.datasets]:
             raise StatisticsError(
                 f"{self.by} {unknown[0]!r} was not collected; there are {', '.join(self.datasets)}."
@@ -231,7 +241,8 @@ def weight_vector(weights: Weights, scores: Sequence[str] = SCORES) -> tuple[flo
             )
         weights = [weights.get(name, 0.0) for name in scores]
     vector = tuple(float(w) for w in weights)
-    if len(vector) != len(scores) or min(vector) < 0 or abs(sum(vector) - 1) > 1e-6:
+    # Written so that not-a-number is refused too.
+    if len(vector) != len(scores) or min(vector) < 0 or not abs(sum(vector) - 1) <= 1e-6:
         raise StatisticsError(
             f"Weights are one number for each of {', '.join(scores)}, none negative, with sum 1; given: "
             f"{vector}."
