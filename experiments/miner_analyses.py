@@ -32,8 +32,6 @@ from mmlens.state_tables import contributions, metric_table, scatter_table
 
 #: Questions per data set whose tokens are counted for stage 1.
 SEPARATED = 50
-#: Layers of the t-SNE pictures: the first, the middle, the last.
-PICTURED = 3
 #: Random relabellings behind every baseline of token states.
 PERMUTATIONS = 50
 
@@ -283,7 +281,7 @@ def states_sections(study: ModalityStudy) -> list[Section]:
         )
         metrics = study.table("states.csv", "states-metrics", lambda: metric_table(found))
         last = study.model.cfg.n_layers - 1
-        layers = sorted({0, last // 2, last})[:PICTURED]
+        layers = sorted({0, last // 2, last})
         scatter = study.table(
             "states-scatter.csv", "states-scatter", lambda: scatter_table(found, layers)
         )
@@ -297,8 +295,10 @@ def states_sections(study: ModalityStudy) -> list[Section]:
                 shown,
                 mask_settings(shown, [everything], seed=config.seed),
                 study.run.path("contributions"),
-                layers=(0,),  # contributions are of all layers anyhow
+                # Of all layers; what else the study keeps of their states is not looked at.
                 permutations=1,
+                group_tokens=2,
+                pooled_tokens=1,
                 seed=config.seed,
                 **study.options,
             )

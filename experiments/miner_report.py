@@ -61,9 +61,24 @@ def verdicts(study: ModalityStudy) -> list[Part]:
     table = main_rows(study.run)
     return [
         *masking_parts(table, evaluated=ALL),
+        activity_note(table),
         Text("Per data set:", "note"),
         *masking_parts(table.loc[table["evaluated"] != ALL])[1:],
     ]
+
+
+def activity_note(table: pd.DataFrame) -> Text:
+    """How active the matched controls are beside the masks: what "matched" is worth here."""
+    rows = table.loc[(table["evaluated"] == ALL) & (table["control"] == "matched")]
+    shares = rows["control_measure"] / rows["measure"]
+    said = [f"{m} {share:.0%}" for m, share in zip(rows["modality"], shares, strict=True)]
+    return Text(
+        "How active the matched controls are, as a share of the mask's mean root mean square at the "
+        f"modality's tokens: {', '.join(said) or 'no control was run'}. Where that is well below 100%, the "
+        "most active neurons are all selected and have no equal: part of what the mask costs more may be due "
+        "to their activity alone.",
+        "note",
+    )
 
 
 def words(study: ModalityStudy) -> dict[str, str]:

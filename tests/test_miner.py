@@ -10,6 +10,7 @@ import pytest
 
 import mmlens
 from experiments.miner import Config, found_on, keyed, main, media_of
+from experiments.miner_report import activity_note
 from experiments.miner_settings import QUICK
 from experiments.runner import settled
 from mmlens.demos import demo_data
@@ -116,6 +117,23 @@ def test_the_report_says_everything(finished):
     ):
         assert f">{title}<" in page, title
     assert "Silencing the" in page and "matched random neurons" in page
+
+
+def test_contributions_are_of_every_layer(finished):
+    layers = ImportanceScores.load(finished / "importance.safetensors").sums.shape[3]
+    assert set(pd.read_csv(finished / "contributions.csv").layer) == set(range(layers))
+
+
+def test_the_report_says_how_active_matched_controls_are(finished):
+    rows = [
+        {"modality": "text", "evaluated": "all", "control": "matched", "measure": 2.0},
+        {"modality": "text", "evaluated": "all", "control": "random", "measure": 2.0},
+        {"modality": "text", "evaluated": "video", "control": "matched", "measure": 9.0},
+        {"modality": "all", "evaluated": "all", "control": "matched", "measure": 1.0},
+    ]
+    note = activity_note(pd.DataFrame(rows).assign(control_measure=0.5)).text
+    assert "tokens: text 25%, all 50%. Where" in note
+    assert "How active the matched controls are" in (finished / "report.html").read_text()
 
 
 def test_the_sets_are_those_of_the_scores(finished):
