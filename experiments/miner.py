@@ -11,6 +11,7 @@ where the first one stopped.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -171,7 +172,9 @@ def mined_in_parts(
     """Importance in two halves of doubling parts, or in one piece under a launcher."""
     options = scoring(config, model)
     with run.stage("importance"):
-        if config.convergence and rank_and_world()[1] == 1:
+        # Two halves need two samples of every data set.
+        enough = min(Counter(sample.domain for sample in samples).values()) > 1
+        if config.convergence and enough and rank_and_world()[1] == 1:
             run.path("parts").mkdir(exist_ok=True)
             halves = stability.split(samples, levels=4, seed=config.seed)
             return stability.collect_parts(

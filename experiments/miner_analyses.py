@@ -21,7 +21,7 @@ from mmlens.masking import CONTROLS, Cell
 from mmlens.names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.overlap import cross_table
-from mmlens.reporting.sections import Figure, Part, Section
+from mmlens.reporting.sections import Figure, Part, Section, Text
 from mmlens.reporting.state_section import state_sections
 from mmlens.score_correlation import correlate_scores
 from mmlens.selection import union
@@ -208,6 +208,7 @@ def masks_section(study: ModalityStudy) -> Section:
     if not (table := study.masking("splits")).empty:
         add("splits", plots.split_types_figure(table, **own), "split_types")
     text = "Comparisons are asked fewer questions than the verdicts above, as their figures say."
+    parts += [Text(f"Left out: {why}", "missing") for why in study.masks.left_out]
     return Section("Masking, every way", text, parts)
 
 

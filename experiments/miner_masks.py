@@ -19,7 +19,7 @@ from mmlens.comparison import (
     parts_of_both,
 )
 from mmlens.deactivation import ALL, NONE
-from mmlens.errors import MMLensError
+from mmlens.errors import MMLensError, StatisticsError
 from mmlens.importance import ImportanceScores
 from mmlens.masking import (
     Asked,
@@ -101,10 +101,12 @@ class Masks:
     Attributes:
         cells: purpose (``main``, ``treatments``, ``grid``, ...) -> masks and controls.
         asked: purpose -> name of a mask -> ids of its questions.
+        left_out: comparisons that could not be made, and why.
     """
 
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     asked: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
     def add(self, purpose: str, cells: Sequence[Cell], ids: frozenset[str]) -> None:
         """Masks for a purpose, with their controls."""
@@ -156,7 +158,13 @@ def plan(
     masks.add("main", with_controls(cells, avoid, measures, config.seeds), every)
 
     def compare(purpose: str, found: Found, *, seeds: int, singly: bool = False) -> None:
-        sets = mined.sets(found, config.seed)
+        try:
+            sets = mined.sets(found, config.seed)
+        except (
+            StatisticsError
+        ) as error:  # too small a share for this strategy, say: the rest goes on
+            masks.left_out.append(f"{found.strategy}, {found.weights}, {found.ratio:.2%}: {error}")
+            return
         alone = singly and len(sets) > 1  # one modality alone is all of them
         cells = masks_of(sets, found, singly=alone)
         masks.add(purpose, with_controls(cells, avoid, measures, seeds, ("matched",)), few)
@@ -166,10 +174,9 @@ def plan(
         for treatment in kinds:
             for cell in masks_of(sets, main, treatment=treatment):
                 drawn = with_controls([cell], avoid, measures, FEW_SEEDS, ("matched",))
-                ids = few
-                if treatment == "own_tokens":
-                    ids &= ids_with(model, questions.samples, cell.modality)
-                if ids:
+                # All treatments of a modality are asked the same: questions that have it.
+                mine = ids_with(model, questions.samples, cell.modality)
+                if ids := few & mine:
                     masks.add("treatments", drawn, ids)
     for strategy in config.strategies:
         for weights in config.all_weights:

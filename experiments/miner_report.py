@@ -18,6 +18,7 @@ from mmlens.run import Run
 
 #: Answers shown of each data set.
 EXAMPLES = 3
+EXAMPLES_NOTE = "Answers that changed come first: they were picked to be looked at and are no evidence; the verdicts are."
 #: What the main masks are for, as the masking table names it.
 MAIN = "main"
 
@@ -45,7 +46,7 @@ def write(study: ModalityStudy, sections: Sequence[Section], samples: pd.DataFra
         sections=[
             Section("What masking costs", "", verdicts(study)),
             *sections,
-            Section("Examples", "", [examples(study)]),
+            Section("Examples", EXAMPLES_NOTE, [examples(study)]),
             Section("How it was done", "", [Packaged("miner_method.html", words(study))]),
             page.data_section(samples),
             page.stage_section(run.stages()),

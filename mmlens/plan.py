@@ -45,11 +45,15 @@ class CollectPlan:
     def fingerprint(self, model: HookedMLLM) -> str:
         """A hash of all of it, of the model and of the precision it runs in."""
         chosen = [[self.samples[i] for i in batch] for batch in self.batches]
-        rows = [[(s.id, s.text, len(s.images)) for s in batch] for batch in chosen]
+        rows = [[self._told(sample) for sample in batch] for batch in chosen]
         run_by = [model.weight_hash, str(model.dtype)]
         return data_fingerprint(
             [run_by, rows, self.keys, self.by, dict(self.groups), self.template, self.site]
         )
+
+    def _told(self, sample: Sample) -> tuple[object, ...]:
+        media = (len(sample.images), len(sample.videos), len(sample.audios))
+        return (sample.id, sample.text, str(sample.get(self.by)), *media)
 
 
 def make_plan(

@@ -321,6 +321,7 @@ def test_parts_merge_exactly_in_any_order_and_grouping():
         {"model_hash": "other"},
         {"attention_mode": "paper"},
         {"by": "task"},
+        {"template": "plain"},
         {"groups": ("text", "video")},
     ],
 )

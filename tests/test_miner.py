@@ -162,8 +162,9 @@ def test_the_table_agrees_with_the_answers(finished):
     assert row.control_mean == pytest.approx(score[f"matched/{name}/0"].mean())
     assert row.baseline == pytest.approx(score["none"].mean()) and row.n_questions == 18
     assert row.n_neurons == 26
-    own = table[(table.treatment == "own_tokens") & (table.modality == "video")]
-    assert set(own.evaluated) == {"video", "all"} and set(own.n_questions) == {3}
+    video = table[(table.purpose == "treatments") & (table.modality == "video")]
+    assert set(video.treatment) == {"zero", "layer_minimum", "keep_only", "own_tokens"}
+    assert set(video.evaluated) == {"video", "all"} and set(video.n_questions) == {3}
     assert set(table.purpose) == {
         *("main", "treatments", "grid", "ratios", "mining", "splits", "methods")
     }
@@ -252,6 +253,14 @@ def test_bad_settings_are_one_sentence(few, tmp_path, changes, error, words):
     small = {**NOTHING_ELSE, "train_samples": 2, "questions": 1, **changes}
     with pytest.raises(error, match=words):
         main(replace(few["qwen2-vl"], out=tmp_path / "run", **small))
+
+
+def test_what_a_comparison_cannot_select_is_left_out_and_said(few, tmp_path):
+    """0.02% of 5,376 neurons is one: enough for adaptive, not for one neuron of each of four sets."""
+    small = {**NOTHING_ELSE, "train_samples": 3, "questions": 2, "ratios": (0.0002, 0.02)}
+    main(replace(few["qwen2-vl"], out=tmp_path / "run", **small))
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Left out: LA_MU, paper, 0.02%: A ratio of 0.0002 selects nothing" in page
 
 
 def test_quick_changes_what_was_not_asked_for():

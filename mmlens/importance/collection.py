@@ -238,6 +238,7 @@ class ImportanceStream(Stream[ImportanceScores]):
             attention_mode=self.how.attention_mode if self.how.attends else None,
             skipped=dict(self.plan.unreadable),
             model_hash=self.model.weight_hash,
+            template=self.plan.template,
         )
 
     def _write(self, path: Path, extra: Mapping[str, Any]) -> None:

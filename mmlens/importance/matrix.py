@@ -30,7 +30,7 @@ WEIGHTS: Mapping[str, tuple[float, ...]] = {
     "equal": (0.2, 0.2, 0.2, 0.2, 0.2),
 }
 Weights = str | Sequence[float] | Mapping[str, float]
-_SAME = ("model_hash", "module", "by", "scores", "groups", "attention_mode")
+_SAME = ("model_hash", "module", "by", "scores", "groups", "attention_mode", "template")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class ImportanceScores:
         skipped: sample id -> why it was left out.
         module: whose neurons.
         model_hash: fingerprint of the model.
+        template: the prompt template.
     """
 
     sums: Float[Tensor, "dataset score group layer neuron"]
@@ -60,6 +61,7 @@ class ImportanceScores:
     skipped: Mapping[str, str]
     module: str = "language"
     model_hash: str | None = None
+    template: str = "auto"
 
     def __add__(self, other: ImportanceScores) -> ImportanceScores:
         """Scores of both sets of samples together; sums are float64, numbers of samples exact.
@@ -272,6 +274,7 @@ def load_with_extra(path: str | PathLike[str]) -> tuple[ImportanceScores, dict[s
                 skipped=header["skipped"],
                 module=header["module"],
                 model_hash=header["model_hash"],
+                template=header["template"],
             )
             return found, header["extra"]
     except SafetensorError as error:
