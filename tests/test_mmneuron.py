@@ -304,7 +304,7 @@ def test_other_interventions_have_their_examples_too(place, tmp_path):
         ({"modules": ("qformer",)}, "qformer"),
         ({"test_split": "validation"}, "validation"),
         ({"data": ("/nowhere",)}, "nowhere"),
-        ({"metric": "cider"}, "cider"),
+        ({"metric": "rouge"}, "rouge"),
         ({"data": ("a", "b")}, "one folder"),
         ({"data": ("vqa9=/nowhere",)}, "vqa9"),
         ({"data": ("vqav2=/nowhere",)}, "nowhere"),

@@ -215,9 +215,3 @@ def test_tsne_keeps_groups_apart_and_repeats_itself():
     assert tsne(states[:5]).shape == (5, 2)
     with pytest.raises(SampleError, match="at least four tokens; 3"):
         tsne(states[:3])
-
-
-def test_tsne_without_scikit_learn(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sklearn.manifold", None)
-    with pytest.raises(SampleError, match=r'pip install "mmlens\[tsne\]"'):
-        tsne(torch.randn(6, 3))
