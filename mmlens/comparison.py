@@ -20,6 +20,7 @@ from mmlens.effects import paired_effect
 from mmlens.entropy import activation_probability, select
 from mmlens.errors import StatisticsError
 from mmlens.neurons import NeuronSet
+from mmlens.selection import top_places
 
 #: Names of the two methods, as tables and figures have them.
 ENTROPY, IMPORTANCE = "entropy", "importance"
@@ -87,8 +88,7 @@ def most_important(
     _, layers, width = importance.shape
     sets = {}
     for m, modality in enumerate(modalities):
-        flat = importance[m].flatten().sort(descending=True, stable=True).indices
-        chosen = flat[: budgets[modality]]
+        chosen = top_places(importance[m].flatten(), budgets[modality])
         pairs = torch.stack([chosen // width, chosen % width], 1)
         sets[modality] = NeuronSet(pairs, module, (layers, width), model_hash)
     return sets

@@ -84,11 +84,11 @@ def select_neurons(
         pairs = np.stack(np.divmod(drawn, width), axis=1)
         return {RANDOM: NeuronSet(pairs, module, shape, model_hash)}
     if strategy == "adaptive":
-        chosen = _top(values.sum(0).flatten(), count)
+        chosen = top_places(values.sum(0).flatten(), count)
         label = values.flatten(1)[:, chosen].argmax(0)
         return sets(torch.stack([label, chosen // width, chosen % width], 1))
     if strategy == "LA_MU":
-        chosen = torch.cat([_top(one, count // kinds) for one in values.flatten(1)])
+        chosen = torch.cat([top_places(one, count // kinds) for one in values.flatten(1)])
         label = torch.arange(kinds).repeat_interleave(count // kinds)
         return sets(torch.stack([label, chosen // width, chosen % width], 1))
     # Per layer, the table of (modality, neuron) entries, whole or one modality at a time.
@@ -96,11 +96,11 @@ def select_neurons(
     for layer in range(layers):
         table = values[:, layer]
         if strategy == "LU_MA":
-            flat = _top(table.flatten(), count // layers)
+            flat = top_places(table.flatten(), count // layers)
             m, index = flat // width, flat % width
         else:
             each = count // (kinds * layers)
-            index = torch.cat([_top(one, each) for one in table])
+            index = torch.cat([top_places(one, each) for one in table])
             m = torch.arange(kinds).repeat_interleave(each)
         found.append(torch.stack([m, torch.full_like(m, layer), index], 1))
     return sets(torch.cat(found))
@@ -126,7 +126,7 @@ def smallest_ratio(modalities: int, layers: int, width: int, strategy: str) -> f
     return least.get(strategy, 1) / (layers * width)
 
 
-def _top(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
+def top_places(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
     """Places of the largest values; of equal ones the first."""
     return values.sort(descending=True, stable=True).indices[:count]
 
