@@ -122,8 +122,13 @@ def union(sets: Sequence[NeuronSet]) -> NeuronSet:
 
 def smallest_ratio(modalities: int, layers: int, width: int, strategy: str) -> float:
     """The ratio from which a strategy selects a neuron for each of its shares."""
-    least = {"LA_MU": modalities, "LU_MA": layers, "uniform": modalities * layers}
-    return least.get(strategy, 1) / (layers * width)
+    return _shares(modalities, layers, strategy) / (layers * width)
+
+
+def _shares(modalities: int, layers: int, strategy: str) -> int:
+    """Among how many a strategy divides the neurons it may select."""
+    shares = {"LA_MU": modalities, "LU_MA": layers, "uniform": modalities * layers}
+    return shares.get(strategy, 1)
 
 
 def top_places(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
@@ -164,7 +169,7 @@ def _checked(
             f"ratio is a share of the neurons, above 0 and at most 1; {ratio} was given."
         )
     count = int(ratio * layers * width)
-    share = {"LA_MU": kinds, "LU_MA": layers, "uniform": kinds * layers}.get(strategy, 1)
+    share = _shares(kinds, layers, strategy)
     if count // share < 1:
         least = _rounded_up(smallest_ratio(kinds, layers, width, strategy))
         raise StatisticsError(
