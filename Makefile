@@ -6,7 +6,7 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 TRANSFORMER_LENS ?= transformer-lens==3.9.0
 # Video processors need torchvision. It is installed without its dependency on a torch of its own;
-# beside a CPU torch its compiled operators do not load, and mmlens.torchvision_operators stands in.
+# beside a CPU torch its compiled operators do not load, and mmlens._torchvision stands in.
 TORCHVISION ?= torchvision==0.28.0
 # The bridge is also tested on the newest transformer-lens, which has no HookedTransformer.
 NEWEST_LENS ?= transformer-lens==4.3.0
@@ -43,8 +43,9 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 # The bridge alone, on transformer-lens 4.
 test-bridge:
 	$(MAKE) VENV=$(VENV)-4 TRANSFORMER_LENS="$(NEWEST_LENS)" EXTRAS=dev $(VENV)-4/.installed
-	$(VENV)-4/bin/python -m pytest -q tests/test_bridge.py tests/test_bridge_model.py tests/test_families.py tests/test_check.py \
-	    tests/test_backbone.py tests/test_importance_collect.py
+	$(VENV)-4/bin/python -m pytest -q tests/backbone/test_bridge.py tests/backbone/test_bridge_model.py \
+	    tests/backbone/test_build.py tests/adapters/test_families.py tests/model/test_self_check.py \
+	    tests/importance/test_collect.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-4 build *.egg-info .pytest_cache .ruff_cache .hypothesis

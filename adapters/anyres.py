@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_utils import ChannelDimension
 
-from mmlens.geometry import WHOLE, Box, Places, cells, tiles, window
+from mmlens.tokens.places import WHOLE, Box, Places, cells, tiles, window
 
 
 def tile_boxes(size: tuple[int, int], pinpoints: list[list[int]], side: int) -> list[Box]:

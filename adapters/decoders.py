@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmlens.adapter import Decoder, own_device
+from mmlens.adapter.base import Decoder, own_device
 from mmlens.errors import UnsupportedModelError
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter import Decoder, Media, MediaSizes, Towers
+from mmlens.adapter.base import Decoder, Media, MediaSizes, Towers
+from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, UnsupportedModelError
-from mmlens.geometry import WHOLE, Places, class_and_patches
-from mmlens.names import LANGUAGE
-from mmlens.samples import Sample
+from mmlens.hook_names import LANGUAGE
+from mmlens.tokens.places import WHOLE, Places, class_and_patches
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 

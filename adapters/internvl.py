@@ -16,10 +16,10 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter.base import Media, MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
-from mmlens.geometry import WHOLE, Box, Places, cells, class_and_patches, tiles
-from mmlens.names import LANGUAGE
+from mmlens.hook_names import LANGUAGE
+from mmlens.tokens.places import WHOLE, Box, Places, cells, class_and_patches, tiles
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 from mmlens_adapters.expansion import expanded
 from mmlens_adapters.llava import last_layer_read

@@ -15,10 +15,10 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.image_transforms import get_resize_output_image_size
 
-from mmlens.adapter import MediaSizes, Towers
+from mmlens.adapter.base import MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
-from mmlens.geometry import Box, Places, class_and_patches, window
-from mmlens.names import LANGUAGE
+from mmlens.hook_names import LANGUAGE
+from mmlens.tokens.places import Box, Places, class_and_patches, window
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 #: Towers whose layers are ``encoder.layers`` -> tokens they put before the patches (a class token).

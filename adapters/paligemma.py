@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.geometry import Places, class_and_patches
-from mmlens.samples import Sample
+from mmlens.tokens.places import Places, class_and_patches
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 

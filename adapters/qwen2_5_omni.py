@@ -16,10 +16,10 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter.base import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
-from mmlens.geometry import Places
-from mmlens.names import LANGUAGE
+from mmlens.hook_names import LANGUAGE
+from mmlens.tokens.places import Places
 from mmlens_adapters.base import plain_tower
 from mmlens_adapters.qwen2_5_vl import Qwen2_5VLAdapter
 from mmlens_adapters.qwen2_audio import heard_places

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter.base import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
-from mmlens.geometry import Places, spans
-from mmlens.groups import TokenIds
-from mmlens.names import LANGUAGE
+from mmlens.hook_names import LANGUAGE
+from mmlens.tokens.groups import TokenIds
+from mmlens.tokens.places import Places, spans
 from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
 
 #: The tokens that MINER counts as special, and no others.
@@ -75,7 +75,7 @@ class Qwen2AudioAdapter(FamilyAdapter):
         inputs: Mapping[str, Any],
         sizes: Sequence[MediaSizes],
     ) -> list[Places] | None:
-        """Pairs of frames in the tower, four frames a token; see :func:`mmlens.geometry.spans`."""
+        """Pairs of frames in the tower, four frames a token; see :func:`mmlens.tokens.places.spans`."""
         if inputs.get("input_features") is None:
             return [Places.nowhere(0)] if module == LANGUAGE else []
         places_in = self.hf.config.audio_config.max_source_positions

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter.base import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
-from mmlens.geometry import Places, cells
-from mmlens.groups import TokenIds
-from mmlens.names import LANGUAGE
+from mmlens.hook_names import LANGUAGE
+from mmlens.tokens.groups import TokenIds
+from mmlens.tokens.places import Places, cells
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
 #: Placeholder group -> its pixels and its grid of patches among the inputs, in the order in which

@@ -19,11 +19,11 @@ import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.data.samples import Sample
 from mmlens.errors import UnsupportedModelError
-from mmlens.geometry import Places, spans
-from mmlens.names import LANGUAGE
-from mmlens.samples import Sample
+from mmlens.hook_names import LANGUAGE
+from mmlens.tokens.places import Places, spans
 from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
 
 
@@ -83,7 +83,7 @@ class VoxtralAdapter(FamilyAdapter):
     ) -> list[Places] | None:
         """Pairs of frames in the encoder, eight frames a token; behind a sound's end ``padding``.
 
-        See :func:`mmlens.geometry.spans`. At a chunk's border the convolutions read what lies in
+        See :func:`mmlens.tokens.places.spans`. At a chunk's border the convolutions read what lies in
         the chunk alone.
         """
         if inputs.get("input_features") is None:

@@ -1,6 +1,6 @@
 """Benchmarks: what the exchange and the hooks cost, against the bare Hugging Face model."""
 
-from mmlens.torchvision_operators import declare_missing_operators
+from mmlens._torchvision import declare_missing_operators
 
 # As in the scripts under experiments/.
 declare_missing_operators()

@@ -19,8 +19,8 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from benchmarks._sizes import Family, ModelSize, Shape, Widths
-from experiments.tiny import instructblip as tiny
-from experiments.tiny.common import picture
+from tests.tiny import instructblip as tiny
+from tests.tiny.common import picture
 
 _QUERIES = 32
 

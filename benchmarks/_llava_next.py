@@ -11,7 +11,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 )
 
 from benchmarks._sizes import Family, ModelSize, Shape, Widths
-from experiments.tiny.common import picture, tokenizer
+from tests.tiny.common import picture, tokenizer
 
 _SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
 _CHAT = (

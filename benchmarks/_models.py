@@ -12,9 +12,9 @@ import torch
 
 import mmlens
 from benchmarks._sizes import Device, Dtype, Family, ModelSize, Size, SizeName
-from experiments.tiny.common import vocabulary
-from mmlens.adapter import adapter_for
-from mmlens.prepare import prompt_lengths
+from mmlens.adapter.base import adapter_for
+from mmlens.model.prepare import prompt_lengths
+from tests.tiny.common import vocabulary
 
 FamilyName = Literal["llava-next", "instructblip", "qwen2-vl", "qwen2-audio"]
 Backbone = Literal["hooked_transformer", "bridge"]

@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from benchmarks._sizes import Family, ModelSize, Shape, Widths
-from experiments.tiny import qwen2_audio as tiny
-from experiments.tiny.common import sound
+from tests.tiny import qwen2_audio as tiny
+from tests.tiny.common import sound
 
 _MELS, _SECONDS = 128, 30
 _TOKENS_PER_SECOND = 25

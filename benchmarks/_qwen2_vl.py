@@ -9,8 +9,8 @@ from transformers import Qwen2VLConfig, Qwen2VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from benchmarks._sizes import Family, ModelSize, Shape, Widths
-from experiments.tiny import qwen2_vl as tiny
-from experiments.tiny.common import picture
+from tests.tiny import qwen2_vl as tiny
+from tests.tiny.common import picture
 
 _MERGE = 2
 #: What opens and closes a picture.

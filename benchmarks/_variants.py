@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from benchmarks._models import Backbone, Built
 from benchmarks._sizes import Size
 from mmlens import Batch, HookedMLLM
-from mmlens.collection import Collection
-from mmlens.names import LANGUAGE
-from mmlens.plan import make_plan
+from mmlens.hook_names import LANGUAGE
+from mmlens.streaming.collect import Collection
+from mmlens.streaming.plan import make_plan
 
 #: Name -> what it is, in the order of the table.
 VARIANTS: Mapping[str, str] = {

@@ -36,9 +36,9 @@ from torch import Tensor
 from benchmarks._memory import resident_peak
 from benchmarks._models import build, family
 from benchmarks._sizes import Device, Dtype, ModelSize, Size, Widths
-from mmlens.importance.collection import How, ImportanceStream
-from mmlens.importance.scores import SCORES, AttentionMode, min_max, token_set_scores
-from mmlens.plan import make_plan
+from mmlens.importance.collect import How, ImportanceStream
+from mmlens.importance.formulas import SCORES, AttentionMode, min_max, token_set_scores
+from mmlens.streaming.plan import make_plan
 
 #: MINER's token sets that a picture's prompt has (methods 3.1).
 SETS = ("text", "special", "special_text", "image", "prompt")

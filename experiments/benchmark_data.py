@@ -18,9 +18,9 @@ from typing import Annotated
 import tyro
 
 from mmlens import datasets
+from mmlens.data.media.decoding import audio_length, picture_size, video_size
+from mmlens.data.samples import Sample
 from mmlens.errors import MediaError, MMLensError, SampleError
-from mmlens.media import audio_length, picture_size, video_size
-from mmlens.samples import Sample
 
 #: Characters of a question that are shown; MMLU's has five others before it.
 LONGEST = 600

@@ -21,17 +21,20 @@ from typing import Literal
 import pandas as pd
 
 import mmlens
-from experiments import runner
-from mmlens import deactivation, overlap, plots, tables
-from mmlens.deactivation import Questions
+from experiments import shared as runner
+from mmlens import plots
+from mmlens.ablation import masks as deactivation
+from mmlens.ablation import tables
+from mmlens.ablation.likelihood import evaluate_texts, likelihood_table
+from mmlens.ablation.masks import Questions
+from mmlens.data.samples import Sample, take_per_value
+from mmlens.data.texts import chunked, load_texts
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
-from mmlens.fingerprint import data_fingerprint
-from mmlens.likelihood import evaluate_texts, likelihood_table
-from mmlens.names import LANGUAGE
-from mmlens.run import Run
-from mmlens.samples import Sample, take_per_value
-from mmlens.texts import chunked, load_texts
+from mmlens.hook_names import LANGUAGE
+from mmlens.run.folder import Run
+from mmlens.selection import overlap
+from mmlens.storage.fingerprint import data_fingerprint
 
 
 @dataclass(frozen=True)

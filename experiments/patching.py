@@ -27,11 +27,11 @@ from torch import Tensor
 from transformer_lens.patching import generic_activation_patch
 
 import mmlens
-from mmlens.batch import Batch
-from mmlens.demos import demo_data
+from mmlens.data.demos import demo_data
+from mmlens.data.media.decoding import picture_size
+from mmlens.data.samples import Sample
 from mmlens.errors import MMLensError
-from mmlens.media import picture_size
-from mmlens.samples import Sample
+from mmlens.model.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmlens import entropy, hooks, importance, selection
-    from mmlens.batch import Batch
-    from mmlens.cards import neuron_cards
-    from mmlens.collection import collect
-    from mmlens.groups import TokenGroups
-    from mmlens.interventions import Intervention
-    from mmlens.lens import LensResult, logit_lens
-    from mmlens.loading import load, splice
-    from mmlens.model import Generation, HookedMLLM
+    from mmlens.ablation.intervention import Intervention
+    from mmlens.cards.neuron_cards import neuron_cards
+    from mmlens.data.samples import Sample, load_samples
+    from mmlens.lens.logit_lens import LensResult, logit_lens
+    from mmlens.model.batch import Batch
+    from mmlens.model.hooked_mllm import Generation, HookedMLLM
+    from mmlens.model.loading import load, splice
+    from mmlens.model.places import places_of
     from mmlens.neurons import NeuronSet
-    from mmlens.places import places_of
-    from mmlens.samples import Sample, load_samples
     from mmlens.separation import group_counts, show_groups
-    from mmlens.statistics import NeuronStatistics
-    from mmlens.top_collection import top_activations
+    from mmlens.statistics.neuron_statistics import NeuronStatistics
+    from mmlens.streaming.collect import collect
+    from mmlens.streaming.top import top_activations
+    from mmlens.tokens.groups import TokenGroups
 
 __version__ = "0.1.0"
 
@@ -54,32 +54,32 @@ __all__ = [
 
 # Public name -> the module it lives in; a module's own name stands for itself.
 _HOMES = {
-    "Batch": "batch",
-    "Generation": "model",
-    "HookedMLLM": "model",
-    "Intervention": "interventions",
-    "LensResult": "lens",
+    "Batch": "model.batch",
+    "Generation": "model.hooked_mllm",
+    "HookedMLLM": "model.hooked_mllm",
+    "Intervention": "ablation.intervention",
+    "LensResult": "lens.logit_lens",
     "NeuronSet": "neurons",
-    "NeuronStatistics": "statistics",
-    "Sample": "samples",
-    "TokenGroups": "groups",
-    "collect": "collection",
+    "NeuronStatistics": "statistics.neuron_statistics",
+    "Sample": "data.samples",
+    "TokenGroups": "tokens.groups",
+    "collect": "streaming.collect",
     "group_counts": "separation",
-    "load": "loading",
-    "load_samples": "samples",
-    "logit_lens": "lens",
-    "neuron_cards": "cards",
-    "places_of": "places",
+    "load": "model.loading",
+    "load_samples": "data.samples",
+    "logit_lens": "lens.logit_lens",
+    "neuron_cards": "cards.neuron_cards",
+    "places_of": "model.places",
     "show_groups": "separation",
-    "splice": "loading",
-    "top_activations": "top_collection",
+    "splice": "model.loading",
+    "top_activations": "streaming.top",
 }
 
 
 # The one thing done at import, and only where torchvision was built for another torch than this one:
 # without it nothing here that imports transformers could be imported.
 if find_spec("torchvision") is not None:
-    import_module("mmlens.torchvision_operators").declare_missing_operators()
+    import_module("mmlens._torchvision").declare_missing_operators()
 
 
 def __getattr__(name: str) -> Any:

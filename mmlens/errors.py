@@ -18,7 +18,7 @@ class SpliceError(MMLensError, RuntimeError):
 
 
 class SelfCheckError(MMLensError, RuntimeError):
-    """A spliced model does not compute what it should; see :mod:`mmlens.check`."""
+    """A spliced model does not compute what it should; see :mod:`mmlens.model.self_check`."""
 
 
 class SampleError(MMLensError, ValueError):

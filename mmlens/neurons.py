@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mmlens.errors import StatisticsError
-from mmlens.files import write_json
+from mmlens.storage.atomic import write_json
 
 FORMAT = "mmlens.neuron_set/1"
 

@@ -8,17 +8,17 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mmlens.card_entries import token_text
+from mmlens.cards.entries import token_text
+from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.groups import TokenGroups
-from mmlens.model import HookedMLLM, Inputs
-from mmlens.plan import check_failures, prepared_or_skipped
-from mmlens.prepare import NONE
-from mmlens.reporting import Row, checked_rows
-from mmlens.reporting.prompts import WRITTEN, Piece, Prompt, visible
-from mmlens.reporting.sections import Cell, Section, Table, Text
-from mmlens.samples import Sample
-from mmlens.splits import MEDIA_GROUPS, SLOTS, SPLIT_TYPES, split_groups
+from mmlens.model.hooked_mllm import HookedMLLM, Inputs
+from mmlens.model.prepare import NONE
+from mmlens.plots.style import Row, checked_rows
+from mmlens.report.prompt import WRITTEN, Piece, Prompt, visible
+from mmlens.report.sections import Cell, Section, Table, Text
+from mmlens.streaming.plan import check_failures, prepared_or_skipped
+from mmlens.tokens.groups import TokenGroups
+from mmlens.tokens.token_sets import MEDIA_GROUPS, SLOTS, SPLIT_TYPES, split_groups
 
 COUNT_COLUMNS = (
     *("dataset", "group", "n_samples", "n_skipped"),
@@ -93,7 +93,7 @@ def group_counts(
     ``tokens`` (their sum), ``mean_tokens`` (per sample, those without the group counted as 0),
     ``share`` (of the prompts' tokens), ``n_without`` (samples without the group). A row per data set
     and group that the model has, and per union ``special_text`` and ``prompt``, in the order of
-    :data:`mmlens.splits.SLOTS` (methods 3.1); data sets in alphabetical order.
+    :data:`mmlens.tokens.token_sets.SLOTS` (methods 3.1); data sets in alphabetical order.
 
     Args:
         model: makes the prompts.

@@ -8,7 +8,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["mmlens", "mmlens_adapters"], "beartype.beartype")
 
-from mmlens.torchvision_operators import declare_missing_operators
+from mmlens._torchvision import declare_missing_operators
 
 declare_missing_operators()  # before anything imports transformers
 
@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 import torch
 
-from experiments.tiny import llava_next as tiny
+from tests.tiny import llava_next as tiny
 
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("ci")

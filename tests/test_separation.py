@@ -13,16 +13,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import mmlens
-from experiments.tiny import NAMES, family
-from mmlens.batch import Batch
+from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, TooManyFailuresError
-from mmlens.groups import TokenGroups, TokenIds
-from mmlens.reporting.page import section_html
-from mmlens.reporting.prompts import Piece, Prompt, visible
-from mmlens.reporting.sections import Prompt as PromptPart
-from mmlens.reporting.sections import Table
-from mmlens.samples import Sample
+from mmlens.model.batch import Batch
+from mmlens.report.page import section_html
+from mmlens.report.prompt import Piece, Prompt, visible
+from mmlens.report.sections import Prompt as PromptPart
+from mmlens.report.sections import Table
 from mmlens.separation import counts_table, separation_section, splits_table
+from mmlens.tokens.groups import TokenGroups, TokenIds
+from tests.tiny import NAMES, family
 
 QUIET = {"progress": False}
 

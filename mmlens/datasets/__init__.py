@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any
 
+from mmlens.data.samples import Sample
 from mmlens.datasets import (
     coco,
     docvqa,
@@ -28,7 +29,6 @@ from mmlens.datasets import (
 from mmlens.datasets.prompts import PROMPTS, Prompt, checked_prompt
 from mmlens.datasets.rows import PAPER_LIMIT, Benchmark, Rows, chosen
 from mmlens.errors import SampleError
-from mmlens.samples import Sample
 
 __all__ = [
     "DATASETS",
@@ -141,7 +141,7 @@ def read(
 
 
 def metrics_of(names: Iterable[str], *, as_paper: bool = False) -> dict[str, str]:
-    """Domain -> metric of these benchmarks, for :func:`mmlens.evaluate.evaluate`.
+    """Domain -> metric of these benchmarks, for :func:`mmlens.ablation.evaluate.evaluate`.
 
     Args:
         names: keys of :data:`DATASETS`.

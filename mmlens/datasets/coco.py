@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmlens.data.media.decoding import Picture
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,
@@ -35,7 +36,6 @@ from mmlens.datasets.prompts import CAPTION, caption
 from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
 from mmlens.datasets.tables import Table, find_table, hub_aliases
 from mmlens.errors import SampleError
-from mmlens.media import Picture
 
 _FILES = ("dataset_coco.json", "annotations/dataset_coco.json", "karpathy/dataset_coco.json")
 _CAPTIONS = ("sentences", "sentences_raw", "captions")

@@ -18,12 +18,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmlens.data.media.decoding import Audio
 from mmlens.datasets.folders import HELP, check_columns, check_unique, checked_folder, medium_file
 from mmlens.datasets.prompts import TRANSCRIBE
 from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
 from mmlens.datasets.tables import Table, find_table
 from mmlens.errors import SampleError
-from mmlens.media import Audio
 
 _ALIASES = {
     "dev-clean": ("validation.clean", "validation"),

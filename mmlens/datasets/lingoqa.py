@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmlens.data.media.decoding import Picture, SideBySide
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,
@@ -32,7 +33,6 @@ from mmlens.datasets.prompts import driving
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
 from mmlens.datasets.tables import Table, find_table
 from mmlens.errors import SampleError
-from mmlens.media import Picture, SideBySide
 
 _COLUMNS = ("question_id", "segment_id", "question", "answer")
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmlens.data.media.decoding import Video
 from mmlens.datasets.folders import (
     HELP,
     check_columns,
@@ -34,7 +35,6 @@ from mmlens.datasets.prompts import video_answer
 from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
 from mmlens.datasets.tables import Table, find_table, hub_aliases
 from mmlens.errors import SampleError
-from mmlens.media import Video
 
 _PLACES = ("YouTubeClips", "videos", "video", ".")
 _KINDS = (".avi", ".mp4", ".mkv", ".webm")

@@ -25,12 +25,12 @@ from typing import Any
 
 import pandas as pd
 
+from mmlens.data.media.decoding import Picture
 from mmlens.datasets.folders import check_columns, checked_folder, first_file, medium_file
 from mmlens.datasets.prompts import multiple_choice
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
 from mmlens.datasets.tables import Table, find_table
 from mmlens.errors import SampleError
-from mmlens.media import Picture
 from mmlens.metrics.text import normalised
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from mmlens.data.media.decoding import Audio, Picture, Video
 from mmlens.datasets.prompts import Prompt
 from mmlens.errors import SampleError
-from mmlens.media import Audio, Picture, Video
 
 #: MMNeuron's evaluation stops after the question with this number, from 0.
 PAPER_LIMIT = 1001

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmlens.data.media.decoding import Picture
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,
@@ -34,7 +35,6 @@ from mmlens.datasets.prompts import scene_text
 from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
 from mmlens.datasets.tables import Table, find_table, hub_aliases
 from mmlens.errors import SampleError
-from mmlens.media import Picture
 
 UNLABELLED = ("test",)
 _PLACES = {

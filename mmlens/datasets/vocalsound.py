@@ -25,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmlens.data.media.decoding import Audio
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,
@@ -38,7 +39,6 @@ from mmlens.datasets.prompts import VOCAL, one_of
 from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
 from mmlens.datasets.tables import Table, find_table, hub_aliases
 from mmlens.errors import SampleError
-from mmlens.media import Audio
 
 #: The six classes, as the official list spells them.
 CLASSES = ("Laughter", "Sigh", "Cough", "Throat clearing", "Sneeze", "Sniff")

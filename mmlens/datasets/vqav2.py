@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmlens.data.media.decoding import Picture
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,
@@ -33,7 +34,6 @@ from mmlens.datasets.prompts import short_answer
 from mmlens.datasets.rows import Benchmark, Row, Rows, python_order
 from mmlens.datasets.tables import Table, find_table, hub_aliases
 from mmlens.errors import SampleError
-from mmlens.media import Picture
 
 UNLABELLED = ("test",)
 _YEARS = {"train": "train2014", "val": "val2014", "test": "test2015"}

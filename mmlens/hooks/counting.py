@@ -10,8 +10,8 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.errors import SampleError
+from mmlens.hook_names import LANGUAGE, mlp_hook
 from mmlens.hooks.editing import Hook
-from mmlens.names import LANGUAGE, mlp_hook
 
 
 class Counter(list[Hook]):

@@ -12,6 +12,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.errors import HookError
+from mmlens.hook_names import mlp_hook
 from mmlens.hooks.editing import (
     Hook,
     Moved,
@@ -23,7 +24,6 @@ from mmlens.hooks.editing import (
     is_step,
     write,
 )
-from mmlens.names import mlp_hook
 
 
 def resample(

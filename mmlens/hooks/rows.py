@@ -15,7 +15,7 @@ from mmlens.hooks.editing import Hook
 def on_rows(parts: Sequence[tuple[range, Sequence[Hook]]], of: int) -> list[Hook]:
     """Hooks that each see and change only their own rows of a batch, as if those ran alone.
 
-    With the batch of one intervention repeated (:meth:`mmlens.batch.Batch.repeated`), S
+    With the batch of one intervention repeated (:meth:`mmlens.model.batch.Batch.repeated`), S
     interventions on B rows are ``on_rows([(range(s * B, (s + 1) * B), hooks[s]) ...], S * B)``:
     each hook is made for the B rows, its ``positions`` too, and sees tensors [B, ...], in the prompt
     and at every new token. What it returns takes the place of those rows; a hook that returns None

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmlens.errors import StatisticsError
+from mmlens.hook_names import mlp_hook
 from mmlens.hooks.editing import Hook, Moved, Neurons, Where, as_sets, edit, parts
-from mmlens.names import mlp_hook
 from mmlens.neurons import NeuronSet
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.errors import HookError
+from mmlens.hook_names import mlp_hook
 from mmlens.hooks.editing import (
     Hook,
     Moved,
@@ -22,8 +23,7 @@ from mmlens.hooks.editing import (
     parts,
     write,
 )
-from mmlens.names import mlp_hook
-from mmlens.statistics import NeuronStatistics
+from mmlens.statistics.neuron_statistics import NeuronStatistics
 
 
 def set_to(

@@ -5,10 +5,10 @@ combined = scores.combine("paper", groups=scores.present())          # [group la
 sets = mmlens.selection.select_neurons(combined, scores.present())
 """
 
-from mmlens.importance.collection import collect
+from mmlens.importance.collect import collect
 from mmlens.importance.convergence import convergence
-from mmlens.importance.matrix import WEIGHTS, ImportanceScores, weight_vector
-from mmlens.importance.scores import SCORES, AttentionMode, min_max, token_set_scores
+from mmlens.importance.formulas import SCORES, AttentionMode, min_max, token_set_scores
+from mmlens.importance.scores import WEIGHTS, ImportanceScores, weight_vector
 
 __all__ = [
     "SCORES",

@@ -1,6 +1,6 @@
 """How many samples importance needs: the matrix and the sets it gives, as samples are added (MI-3).
 
-MINER's code keeps snapshots at 10 to 10,000 samples. Here, as for :mod:`mmlens.stability`, samples are
+MINER's code keeps snapshots at 10 to 10,000 samples. Here, as for :mod:`mmlens.selection.stability`, samples are
 split into two halves of parts that double, whose scores add exactly: one pass gives every number.
 """
 
@@ -15,11 +15,11 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.importance.matrix import ImportanceScores, Weights
+from mmlens.importance.scores import ImportanceScores, Weights
 from mmlens.neurons import NeuronSet
-from mmlens.overlap import chance_jaccard, jaccard
-from mmlens.selection import Strategy, select_neurons
-from mmlens.stability import sum_of
+from mmlens.selection.overlap import chance_jaccard, jaccard
+from mmlens.selection.stability import sum_of
+from mmlens.selection.strategies import Strategy, select_neurons
 
 COMPARISONS = ("full", "halves")
 
@@ -38,7 +38,7 @@ def convergence(
     high by itself); ``halves`` compares both halves, which share no sample.
 
     Args:
-        halves: [half][part] -> scores, as :func:`mmlens.stability.collect_parts` gives them.
+        halves: [half][part] -> scores, as :func:`mmlens.selection.stability.collect_parts` gives them.
         groups: the token sets that neurons are selected for.
         weights: of the scores.
         ratio, strategy: of :func:`mmlens.selection.select_neurons`.

@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.decoder_shape import layout_of, parts_of
+from mmlens.backbone.bridge.attention import EXPLICIT_KERNELS, implementation
+from mmlens.backbone.layout import layout_of, parts_of
 from mmlens.errors import HookError, UnsupportedModelError
-from mmlens.heard_attention import EXPLICIT_KERNELS, implementation
 from mmlens.hooks import Hook
-from mmlens.importance.attention import Heads
-from mmlens.model import HookedMLLM
+from mmlens.importance.attention_weights import Heads
+from mmlens.model.hooked_mllm import HookedMLLM
 
 _POINTS = ("hook_rot_q", "hook_rot_k")
 
@@ -125,7 +125,7 @@ class Attention:
 
     Args:
         queries, keys: rotated, [batch, head, pos, d_head].
-        scale, soft_cap, mask: as in :class:`mmlens.importance.attention.Heads`, the mask of the batch.
+        scale, soft_cap, mask: as in :class:`mmlens.importance.attention_weights.Heads`, the mask of the batch.
     """
 
     def __init__(

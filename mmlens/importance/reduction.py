@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmlens.importance.attention import Heads, set_weights
-from mmlens.importance.scores import ATTENTION_SCORES, AttentionMode, min_max
+from mmlens.importance.attention_weights import Heads, set_weights
+from mmlens.importance.formulas import ATTENTION_SCORES, AttentionMode, min_max
 
 # Elements of one slice: small enough for a CPU's cache, large enough to fill a GPU.
 _SLICE = {"cpu": 1 << 18, "cuda": 1 << 26}
@@ -60,7 +60,7 @@ def row_scores(
 
     ``mean``, ``attn_k`` and ``attn_q`` of all sets are one matrix product, token weights times
     activations, since the sums of MINER's code over [query, key, neuron] are row and column sums of
-    the attention (see :func:`mmlens.importance.scores.token_set_scores`).
+    the attention (see :func:`mmlens.importance.formulas.token_set_scores`).
 
     Args:
         pre: pre-activations at the row's real tokens.

@@ -1,116 +1,285 @@
-"""MINER's importance scores of a set of tokens, as formulas (methods 3.2); the readable reference.
-
-Everything streamed is checked against :func:`token_set_scores`.
-"""
+"""MINER's importance score matrix: scores averaged over samples, then over data sets (methods 3.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from mmlens.errors import SampleError
+from mmlens.errors import StatisticsError
+from mmlens.importance.formulas import SCORES
+from mmlens.storage.atomic import write_atomically
 
-#: The scores, in the order of MINER's weight vectors.
-SCORES = ("prob", "mean", "max", "attn_k", "attn_q")
-#: Those of them that read attention.
-ATTENTION_SCORES = ("attn_k", "attn_q")
-AttentionMode = Literal["paper", "causal"]
+FORMAT = "mmlens.importance/1"
+#: The weight vectors that MINER's code tries, in the order of SCORES; ``paper`` is its default.
+WEIGHTS: Mapping[str, tuple[float, ...]] = {
+    **{name: tuple(float(name == one) for one in SCORES) for name in SCORES},
+    "mean_max": (0.0, 0.5, 0.5, 0.0, 0.0),
+    "attention": (0.0, 0.0, 0.0, 0.5, 0.5),
+    "paper": (0.0, 0.25, 0.25, 0.5, 0.0),
+    "paper_q": (0.0, 0.25, 0.25, 0.0, 0.5),
+    "equal": (0.2, 0.2, 0.2, 0.2, 0.2),
+}
+Weights = str | Sequence[float] | Mapping[str, float]
+_SAME = ("model_hash", "module", "by", "scores", "groups", "attention_mode", "template")
 
 
-def token_set_scores(
-    activations: Float[Tensor, "token neuron"],
-    attention: Float[Tensor, "token token"] | None,
-    attention_mode: AttentionMode,
-    scores: Sequence[str] = SCORES,
-) -> Float[Tensor, "score neuron"]:
-    """Importance of every neuron for one set of tokens of one sample, in one layer.
+@dataclass(frozen=True)
+class ImportanceScores:
+    """Importance of the neurons of one module for token groups, per data set.
 
-    With X = ``activations`` [n, N] and A = ``attention`` [query, key] restricted to the set:
+    Attributes:
+        sums: sum over samples of their min-max normalised scores, each in [0, 1].
+        samples: samples that had a token of the group.
+        datasets: values of the field ``by``, sorted.
+        scores: names, of :data:`SCORES`.
+        groups: token groups.
+        by: the field of the samples that the data sets are values of.
+        attention_mode: ``paper`` or ``causal``; None where no attention score was asked.
+        skipped: sample id -> why it was left out.
+        module: whose neurons.
+        model_hash: fingerprint of the model.
+        template: the prompt template.
+    """
 
-        prob_j   = (1/n) #{t: X_tj > 0}
-        mean_j   = (1/n) sum_t X_tj
-        max_j    = max_t X_tj
-        attn_k_j = sum_q w_q X_qj,   w_q = sum_k K_qk     (tokens weigh by the attention they pay)
-        attn_q_j = sum_k u_k X_kj,   u_k = sum_q Q_qk     (... by the attention they receive)
+    sums: Float[Tensor, "dataset score group layer neuron"]
+    samples: Int[Tensor, "dataset group"]
+    datasets: tuple[str, ...]
+    scores: tuple[str, ...]
+    groups: tuple[str, ...]
+    by: str
+    attention_mode: str | None
+    skipped: Mapping[str, str]
+    module: str = "language"
+    model_hash: str | None = None
+    template: str = "auto"
 
-    ``paper``: A is softmax(q k / sqrt d) without a causal mask, and is passed through a second
-    softmax, over queries for K and over keys for Q (official code). ``causal``: A is the model's own
-    attention, and K = Q = A: neither a second softmax nor renormalised, since rows that sum to 1 would
-    make attn_k equal ``mean`` (methods 3.10). Each score is then min-max normalised over the neurons.
+    def __add__(self, other: ImportanceScores) -> ImportanceScores:
+        """Scores of both sets of samples together; sums are float64, numbers of samples exact.
 
-    The two sums of the official code, over [query, key, neuron], are row and column sums of the
-    weights times X; that identity is used here and tested.
+        Raises:
+            StatisticsError: they are of other models, modules, fields, scores, groups or modes.
+        """
+        if not isinstance(other, ImportanceScores):
+            return NotImplemented
+        for what in _SAME:
+            if getattr(self, what) != getattr(other, what):
+                raise StatisticsError(
+                    f"These importance scores do not belong together: their {what} are "
+                    f"{getattr(self, what)!r} and {getattr(other, what)!r}."
+                )
+        if self.sums.shape[3:] != other.sums.shape[3:]:
+            raise StatisticsError(
+                f"Importance scores of {tuple(self.sums.shape[3:])} and {tuple(other.sums.shape[3:])} "
+                "layers and neurons do not add."
+            )
+        names = tuple(sorted({*self.datasets, *other.datasets}))
+        a, b = self._spread(names), other._spread(names)
+        return replace(
+            a,
+            sums=a.sums + b.sums,
+            samples=a.samples + b.samples,
+            skipped={**a.skipped, **b.skipped},
+        )
 
-    Args:
-        activations: outputs of the activation function at the set's tokens.
-        attention: probabilities averaged over heads, its rows queries, restricted to the set; None
-            where no attention score is asked.
-        attention_mode: what ``attention`` is and how it weighs; it has no default.
-        scores: which to give, in that order.
+    def means(self) -> Float[Tensor, "dataset score group layer neuron"]:
+        """The mean score over a data set's samples that have the group; 0 where none has.
 
-    Returns:
-        Scores in [0, 1]; a score that is the same for all neurons is 0.
+        MINER's code divides by all samples of the data set. That is the same where all of them have
+        the same groups, as in its benchmarks; here a sample without a picture says nothing of ``image``.
+        """
+        number = self.samples[:, None, :, None, None]
+        return self.sums / number.clamp(min=1)
+
+    def matrix(
+        self, datasets: Sequence[str] | None = None
+    ) -> Float[Tensor, "score group layer neuron"]:
+        """The importance score matrix: the mean over data sets that have the group, each alike.
+
+        A group that none of them has is 0 (see :meth:`present`).
+
+        Args:
+            datasets: which; default: all.
+
+        Raises:
+            StatisticsError: there is no such data set, or none was named.
+        """
+        chosen = self._chosen(datasets)
+        means, has = self.means()[chosen], self.samples[chosen] > 0
+        number = has.sum(0)[None, :, None, None]
+        return means.sum(0) / number.clamp(min=1)
+
+    def present(self, datasets: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The groups that at least one sample (of these data sets) has."""
+        has = (self.samples[self._chosen(datasets)] > 0).any(0)
+        return tuple(group for group, one in zip(self.groups, has.tolist(), strict=True) if one)
+
+    def combine(
+        self,
+        weights: Weights = "paper",
+        groups: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+    ) -> Float[Tensor, "group layer neuron"]:
+        """W_m = sum over scores T of w_T ISM[T, m] (methods 3.3).
+
+        Args:
+            weights: a name of :data:`WEIGHTS`, a weight for each of ``self.scores`` in their order, or
+                some scores' weights by name. They are not negative and sum to 1.
+            groups: which, in this order; default: all.
+            datasets: which the matrix is averaged over; default: all.
+
+        Raises:
+            StatisticsError: weights that do not fit the scores; an unknown group or data set; a group
+                that no sample of the data sets has.
+        """
+        groups = self.groups if groups is None else groups
+        if not groups:
+            raise StatisticsError(
+                f"No group was named; name some of {', '.join(self.groups)}, of which "
+                f"{', '.join(self.present(datasets)) or 'none'} occur."
+            )
+        if unknown := [group for group in groups if group not in self.groups]:
+            raise StatisticsError(
+                f"Group {unknown[0]!r} was not collected; there are {', '.join(self.groups)}."
+            )
+        has = self.present(datasets)
+        if absent := [group for group in groups if group not in has]:
+            named = ", ".join(self.datasets if datasets is None else datasets)
+            raise StatisticsError(
+                f"No sample of {named} has a token of group {absent[0]!r}, so it has no importance "
+                f"scores; leave it out (the groups that occur: {', '.join(has) or 'none'})."
+            )
+        w = torch.tensor(weight_vector(weights, self.scores), dtype=self.sums.dtype)
+        combined = torch.einsum("s,sgln->gln", w, self.matrix(datasets))
+        return combined[[self.groups.index(group) for group in groups]]
+
+    def check_model(self, model_hash: str) -> None:
+        """Raise StatisticsError if the scores are of another model."""
+        if self.model_hash is not None and self.model_hash != model_hash:
+            raise StatisticsError(
+                f"These importance scores are of another model (weights {self.model_hash}, the model at "
+                f"hand has {model_hash}); collect them anew."
+            )
+
+    def save(self, path: str | PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
+        """Write tensors as safetensors with everything else as JSON in its header, atomically."""
+        header = {
+            "format": FORMAT,
+            **{name: getattr(self, name) for name in (*_SAME, "datasets")},
+            "skipped": dict(self.skipped),
+            "extra": dict(extra or {}),
+        }
+        tensors = {"sums": self.sums.contiguous(), "samples": self.samples.contiguous()}
+        write_atomically(
+            Path(path), lambda to: save_file(tensors, to, metadata={"mmlens": json.dumps(header)})
+        )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> ImportanceScores:
+        """Read scores that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StatisticsError: the file is damaged or not of this format.
+        """
+        return load_with_extra(path)[0]
+
+    def _chosen(self, datasets: Sequence[str] | None) -> list[int]:
+        names = self.datasets if datasets is None else datasets
+        if not names:
+            raise StatisticsError(
+                f"No data set was named; name some of {', '.join(self.datasets)}, or none at all for all of "
+                "them (datasets=None)."
+            )
+        if unknown := [name for name in names if name not in self.datasets]:
+            raise StatisticsError(
+                f"{self.by} {unknown[0]!r} was not collected; there are {', '.join(self.datasets)}."
+            )
+        return [self.datasets.index(name) for name in names]
+
+    def _spread(self, names: tuple[str, ...]) -> ImportanceScores:
+        if names == self.datasets:
+            return self
+        rows = [names.index(name) for name in self.datasets]
+        sums = self.sums.new_zeros((len(names), *self.sums.shape[1:]))
+        samples = self.samples.new_zeros((len(names), len(self.groups)))
+        sums[rows], samples[rows] = self.sums, self.samples
+        return replace(self, sums=sums, samples=samples, datasets=names)
+
+
+def weight_vector(weights: Weights, scores: Sequence[str] = SCORES) -> tuple[float, ...]:
+    """One weight for each of ``scores``.
 
     Raises:
-        SampleError: no token, an unknown score or mode, or an attention score without attention.
+        StatisticsError: an unknown name, another number of weights, a weight for a score that is not
+            there, a negative one, or a sum other than 1.
 
-    >>> x = torch.tensor([[1.0, -1.0, 0.0], [3.0, -1.0, 2.0]])
-    >>> token_set_scores(x, None, "causal", ["prob", "mean"]).tolist()
-    [[1.0, 0.0, 0.5], [1.0, 0.0, 0.6666666865348816]]
+    >>> weight_vector("paper")
+    (0.0, 0.25, 0.25, 0.5, 0.0)
+    >>> weight_vector({"max": 1}, ("mean", "max"))
+    (0.0, 1.0)
     """
-    check_scores(scores, attention_mode)
-    if not len(activations):
-        raise SampleError("Importance scores are of at least one token; the set is empty.")
-    weights = {}
-    if asked := [score for score in scores if score in ATTENTION_SCORES]:
-        if attention is None:
-            raise SampleError(
-                f"The score {asked[0]!r} reads attention, and none was given: give the attention of the "
-                "set's tokens, or ask for prob, mean and max alone."
+    if isinstance(weights, str):
+        if weights not in WEIGHTS:
+            raise StatisticsError(
+                f"There are no weights {weights!r}; there are {', '.join(WEIGHTS)}, or give one number "
+                f"for each of {', '.join(scores)}."
             )
-        weights = token_weights(attention.to(activations.dtype), attention_mode)
-    plain = {
-        "prob": lambda: (activations > 0).to(activations.dtype).mean(0),
-        "mean": lambda: activations.mean(0),
-        "max": lambda: activations.amax(0),
-        "attn_k": lambda: weights["attn_k"] @ activations,
-        "attn_q": lambda: weights["attn_q"] @ activations,
-    }
-    return min_max(torch.stack([plain[score]() for score in scores]))
-
-
-def token_weights(
-    attention: Float[Tensor, "token token"], mode: AttentionMode
-) -> dict[str, Float[Tensor, " token"]]:
-    """How much each token of a set weighs in ``attn_k`` (as a query) and ``attn_q`` (as a key)."""
-    if mode == "causal":
-        return {"attn_k": attention.sum(1), "attn_q": attention.sum(0)}
-    return {"attn_k": attention.softmax(0).sum(1), "attn_q": attention.softmax(1).sum(0)}
-
-
-def min_max(scores: Float[Tensor, "*score neuron"]) -> Float[Tensor, "*score neuron"]:
-    """(s - min) / (max - min) over neurons; 0 where all neurons have the same score, never NaN.
-
-    >>> min_max(torch.tensor([[2.0, 4.0, 3.0], [7.0, 7.0, 7.0]])).tolist()
-    [[0.0, 1.0, 0.5], [0.0, 0.0, 0.0]]
-    """
-    low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
-    span = high - low
-    return torch.where(span > 0, (scores - low) / span.clamp(min=torch.finfo(span.dtype).tiny), 0.0)
-
-
-def check_scores(scores: Sequence[str], mode: str) -> None:
-    """Raise SampleError for no score, an unknown or repeated one, or an unknown attention mode."""
-    if not scores or len(set(scores)) != len(scores) or (set(scores) - set(SCORES)):
-        raise SampleError(
-            f"Scores are some of {', '.join(SCORES)}, each once; given: {', '.join(scores) or 'none'}."
+        weights = {s: w for s, w in zip(SCORES, WEIGHTS[weights], strict=True) if w}
+    if isinstance(weights, Mapping):
+        if missing := [name for name in weights if name not in scores]:
+            raise StatisticsError(
+                f"A weight is given for {missing[0]!r}, which was not collected; there are "
+                f"{', '.join(scores)}."
+            )
+        weights = [weights.get(name, 0.0) for name in scores]
+    vector = tuple(float(w) for w in weights)
+    # Written so that not-a-number is refused too.
+    if len(vector) != len(scores) or min(vector) < 0 or not abs(sum(vector) - 1) <= 1e-6:
+        raise StatisticsError(
+            f"Weights are one number for each of {', '.join(scores)}, none negative, with sum 1; given: "
+            f"{vector}."
         )
-    if mode not in get_args(AttentionMode):
-        raise SampleError(
-            f"attention_mode is 'paper' (the official code's, non-causal with a second softmax) or "
-            f"'causal' (the model's own attention); {mode!r} was given."
-        )
+    return vector
+
+
+def load_with_extra(path: str | PathLike[str]) -> tuple[ImportanceScores, dict[str, Any]]:
+    """Scores and the further data saved with them; errors as in :meth:`ImportanceScores.load`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file of importance scores {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("mmlens", "{}"))
+            if header.get("format") != FORMAT:
+                raise StatisticsError(
+                    f"{path} is not a file of importance scores of mmlens ({FORMAT})."
+                )
+            found = ImportanceScores(
+                sums=file.get_tensor("sums"),
+                samples=file.get_tensor("samples"),
+                datasets=tuple(header["datasets"]),
+                scores=tuple(header["scores"]),
+                groups=tuple(header["groups"]),
+                by=header["by"],
+                attention_mode=header["attention_mode"],
+                skipped=header["skipped"],
+                module=header["module"],
+                model_hash=header["model_hash"],
+                template=header["template"],
+            )
+            return found, header["extra"]
+    except SafetensorError as error:
+        raise StatisticsError(f"{path} is damaged or not safetensors: {error}.") from error
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise StatisticsError(
+            f"{path} is damaged: its header cannot be read ({error!r})."
+        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.metrics.caption_bleu import bleu, bleu_method1
 from mmlens.metrics.caption_cider import Cider, tfidf_cosine
@@ -22,7 +23,6 @@ from mmlens.metrics.speech import word_accuracy, wrr
 from mmlens.metrics.text import exact_match, same_lowered
 from mmlens.metrics.vqa import confident_member, vqa_accuracy
 from mmlens.metrics.words import reference_words
-from mmlens.samples import Sample
 
 #: Scores a prediction against the accepted answers.
 Metric = Callable[[str, Sequence[str]], float]

@@ -1,0 +1,1 @@
+"""What demo/instructblip is trained on and how."""

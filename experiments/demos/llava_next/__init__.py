@@ -1,0 +1,1 @@
+"""What demo/llava-next is trained on and how."""

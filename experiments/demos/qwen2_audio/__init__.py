@@ -1,0 +1,1 @@
+"""What demo/qwen2-audio is trained on and how."""

@@ -1,0 +1,1 @@
+"""What demo/qwen2-vl is trained on and how."""

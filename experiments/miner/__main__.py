@@ -1,0 +1,221 @@
+"""MINER (arXiv 2410.04819) from end to end: find modality-specific neurons, mask them, report.
+
+    python -m experiments.miner                                      # demo/qwen2-vl and its data
+    python -m experiments.miner --model demo/qwen2-audio --quick
+    python -m experiments.miner --model Qwen/Qwen2-VL-7B-Instruct --data textvqa=/data/textvqa msvd_qa=/data/msvd
+
+The data are a folder with ``train`` and ``test`` as .parquet or .jsonl (see mmlens.load_samples), or
+any of the paper's benchmarks (docs/benchmarks-data.md). A second start with the same folder goes on
+where the first one stopped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import mmlens
+from experiments import shared as runner
+from experiments.miner import analyses, report
+from experiments.miner.config import QUICK, Config, check
+from experiments.miner.masks import Mined, plan
+from mmlens import importance
+from mmlens.ablation.evaluate import evaluate
+from mmlens.ablation.masking import Asked
+from mmlens.data.samples import Sample, take_per_value
+from mmlens.errors import MMLensError
+from mmlens.hook_names import LANGUAGE
+from mmlens.importance import ImportanceScores
+from mmlens.run.folder import Run
+from mmlens.selection import stability
+from mmlens.streaming.distributed import rank_and_world
+from mmlens.tokens.token_sets import MEDIA_GROUPS, SLOTS
+
+SCORES_FILE = "importance.safetensors"
+#: Where a collection in one piece is saved on the way.
+CHECKPOINT = "parts/importance.safetensors"
+
+
+def main(config: Config) -> None:
+    """Run the experiment, or what is left of it."""
+    config = runner.settled(config, QUICK)
+    check(config)
+    run = runner.open_run(config, runner.data_hashes, help_collecting)
+    if run is None:
+        return
+    if run.finished("report"):
+        runner.summarise(run, report.sentences(run))
+        return
+
+    with run.stage("load"):
+        model = runner.load(config, run)
+        by, chosen = found_on(config)
+        datasets = runner.chosen_values(config.domains, chosen, "data set")
+        questions = asked_of(config, by, datasets)
+    if not run.finished("importance"):
+        announce(run, config, model, chosen, questions)
+    parts = mined_in_parts(run, config, model, chosen)
+    scores = stability.sum_of(parts)
+    scores.save(run.path(SCORES_FILE))
+    statistics = stability.sum_of(
+        runner.collect_statistics(
+            run, model, chosen, in_parts=False, seed=config.seed, **counting(config, model)
+        )
+    )
+
+    with run.stage("select"):
+        mined = Mined(scores, statistics, model.weight_hash)
+        masks, sets = plan(config, model, mined, questions)
+        runner.save_sets(run, f"{LANGUAGE}-{config.ratio:g}", sets)
+    study = analyses.ModalityStudy(
+        run=run,
+        model=model,
+        domains=datasets,
+        train=chosen,
+        asked=questions.samples,
+        seed=config.seed,
+        options=runner.batching(config),
+        config=config,
+        mined=mined,
+        sets=sets,
+        masks=masks,
+    )
+    with run.stage("evaluate") as stage:
+        answers = evaluate(
+            model,
+            questions.samples,
+            masks.settings(),
+            answers=run.path("answers.jsonl"),
+            metric_name=runner.metrics(config),
+            **study.options,
+            **runner.generation(config),
+        )
+        stage.tokens += answers.tokens
+    with run.stage("masking"):
+        grouped = all("source" in s.fields for s in questions.samples)
+        table = masks.table(answers.frame, questions, "source" if grouped else None)
+        run.write_csv("masking.csv", table.assign(model=config.model))
+    sections = analyses.sections(study, parts, answers.frame)
+    with run.stage("report"):
+        skipped = {**scores.skipped, **answers.skipped}
+        splits = (config.train_split, config.test_split)
+        samples = runner.samples_used(splits, chosen, questions.samples, datasets, skipped)
+        report.write(study, sections, samples)
+    runner.summarise(run, report.sentences(run))
+
+
+def found_on(config: Config) -> tuple[str, list[Sample]]:
+    """The field of the data sets, and the samples that are mined, keyed by it."""
+    train = runner.read_split(config, "train", limit=config.train_samples or None)
+    by = config.by
+    if not by:
+        kinds = {media_of(sample) for sample in train}
+        by = "media" if len(kinds) > 1 and not runner.benchmarks(config) else "domain"
+    chosen = keyed(train, by)
+    if config.domains:
+        chosen = [sample for sample in chosen if sample.domain in config.domains] or chosen
+    return by, take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
+
+
+def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Asked:
+    """The questions of the data sets that were mined.
+
+    Raises:
+        MMLensError: there is none.
+    """
+    test = keyed(runner.read_split(config, "test", limit=config.questions or None), by)
+    asked = [sample for sample in test if sample.domain in datasets]
+    if not asked:
+        raise MMLensError(
+            f"No question of split {config.test_split!r} is of {', '.join(datasets)}, which neurons are found "
+            f"on; its questions are of {', '.join(sorted({str(s.domain) for s in test})) or 'nothing'}."
+        )
+    asked = take_per_value(asked, "domain", config.questions or None, seed=config.seed)
+    return Asked(tuple(asked), "domain")
+
+
+def keyed(samples: Sequence[Sample], by: str) -> list[Sample]:
+    """The samples with the name of their data set as their domain."""
+    if by == "domain":
+        return list(samples)
+    if by == "media":
+        return [replace(sample, domain=media_of(sample)) for sample in samples]
+    return [replace(sample, domain=str(sample.get(by))) for sample in samples]
+
+
+def media_of(sample: Sample) -> str:
+    """What a question is asked about, in a word: ``image``, ``2 images``, ``video``, ``text``, ..."""
+    words = []
+    for kind in MEDIA_GROUPS:
+        number = len(getattr(sample, f"{kind}s"))
+        words += [] if not number else [kind if number == 1 else f"{number} {kind}s"]
+    return " and ".join(words) or "text"
+
+
+def counting(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
+    """What activation statistics count: MINER's seven token sets, as far as the model has them."""
+    groups = tuple(g for g in SLOTS if g not in MEDIA_GROUPS or g in model.adapter.modalities)
+    return {"modules": (LANGUAGE,), "groups": groups, **runner.batching(config)}
+
+
+def scoring(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
+    """What importance is collected of: the same sets."""
+    groups = counting(config, model)["groups"]
+    return {"groups": groups, "attention_mode": config.attention_mode, **runner.batching(config)}
+
+
+def mined_in_parts(
+    run: Run, config: Config, model: mmlens.HookedMLLM, samples: Sequence[Sample]
+) -> list[list[ImportanceScores]]:
+    """Importance in two halves of doubling parts, or in one piece under a launcher."""
+    options = scoring(config, model)
+    with run.stage("importance"):
+        # Two halves need two samples of every data set.
+        enough = min(Counter(sample.domain for sample in samples).values()) > 1
+        if config.convergence and enough and rank_and_world()[1] == 1:
+            run.path("parts").mkdir(exist_ok=True)
+            halves = stability.split(samples, levels=4, seed=config.seed)
+            return stability.collect_parts(
+                model, halves, run.path("parts"), collector=importance.collect, **options
+            )
+        return [[importance.collect(model, samples, checkpoint=run.path(CHECKPOINT), **options)]]
+
+
+def help_collecting(config: Config) -> None:
+    """What processes other than the first do under a launcher: their share of the samples."""
+    model = runner.load(config)
+    _, samples = found_on(config)
+    options = scoring(config, model)
+    importance.collect(model, samples, checkpoint=config.out / CHECKPOINT, **options)
+    runner.help_with_statistics(config.out, model, samples, **counting(config, model))
+
+
+def announce(
+    run: Run,
+    config: Config,
+    model: mmlens.HookedMLLM,
+    samples: Sequence[Sample],
+    questions: Asked,
+) -> None:
+    """Say what the run will take, before the masks are known: as many as will be made."""
+    sets, few = len(model.adapter.modalities) + 2, config.questions_few * len(questions.datasets)
+    main = (sets + 1) * (1 + 2 * config.seeds) + 13 * 3 * config.comparison
+    compared = 2 * len(config.strategies) * len(config.all_weights) + 3 * len(config.ratios)
+    compared += 3 * (3 * (sets + 1) * config.treatments + (sets + 6) * config.mining)
+    states = config.states_samples * len(questions.datasets) + config.contribution_samples
+    runner.announce(
+        run,
+        config,
+        model,
+        questions.samples,
+        forwards=2 * len(samples) + 4 * states + config.lens_samples * len(questions.datasets),
+        answers=(1 + main) * len(questions.samples) + compared * few,
+        keys=len(questions.datasets),
+        modules=(LANGUAGE,),
+    )
+
+
+if __name__ == "__main__":
+    runner.command_line(main, Config)

@@ -1,0 +1,245 @@
+"""MMNeuron (arXiv 2406.11193) from end to end: find domain-specific neurons, silence them, report.
+
+    python -m experiments.mmneuron                                   # the demo model and its data
+    python -m experiments.mmneuron --model demo/instructblip --quick
+    python -m experiments.mmneuron --model llava-hf/llava-v1.6-mistral-7b-hf --data my/data
+    python -m experiments.mmneuron --model ... --data vqav2=/data/vqav2 docvqa=/data/docvqa
+
+The data are a folder with ``train`` and ``test`` as .parquet or .jsonl (see mmlens.load_samples), or
+any of the paper's five benchmarks (docs/benchmarks-data.md). A second start with the same folder
+goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+import mmlens
+from experiments import shared as runner
+from experiments.mmneuron import analyses, report
+from experiments.mmneuron.config import QUICK, Config
+from mmlens.ablation import tables
+from mmlens.ablation.evaluate import Answers, evaluate
+from mmlens.ablation.intervention import Intervention
+from mmlens.ablation.masks import Mask, Questions, masks_and_controls, study_settings
+from mmlens.data.samples import Sample, take_per_value
+from mmlens.entropy import Selection, activation_probability, select
+from mmlens.report.sections import Section
+from mmlens.run.folder import Run
+from mmlens.selection import stability
+from mmlens.streaming.distributed import rank_and_world
+from mmlens.streaming.token_limit import within
+
+
+def main(config: Config) -> None:
+    """Run the experiment, or what is left of it."""
+    config = runner.settled(config, QUICK)
+    run = runner.open_run(config, runner.data_hashes, help_collecting)
+    if run is None:
+        return
+    if run.finished("report"):
+        runner.summarise(run, report.sentences(run))
+        return
+
+    with run.stage("load"):
+        model = runner.load(config, run)
+        train, test = found_on(config), runner.read_split(config, "test", limit=config.questions)
+        domains = runner.chosen_values(config.domains, train)
+        modules = list(config.modules or model.modules)
+        chosen = training_samples(config, model, train, domains)
+        questions = Questions.choose(
+            test, domains, config.questions, config.questions_others, config.seed
+        )
+    if not run.finished("collect"):
+        announce(run, config, model, chosen, questions, modules)
+    parts = runner.collect_statistics(
+        run,
+        model,
+        chosen,
+        in_parts=config.stability and not config.stop_after,
+        seed=config.seed,
+        **counting(config, modules),
+    )
+    statistics = stability.sum_of(parts)
+
+    with run.stage("select"):
+        counted = {m: statistics.counts(m, keys=domains) for m in modules}
+        probabilities = {m: activation_probability(*counts) for m, counts in counted.items()}
+        fractions = sorted(config.fractions)
+        selections = {f: selected(config, model, counted, domains, f) for f in fractions}
+        runner.save_selections(run, selections)
+        neurons = tables.neurons_table(selections, probabilities, domains)
+        run.write_csv("neurons.csv", neurons)
+
+    masks = [
+        mask
+        for fraction in sorted(config.evaluate_fractions)
+        for mask in masks_and_controls(
+            selections[fraction], probabilities, domains, config.seeds, intervention(config)
+        )
+    ]
+    study = analyses.DomainStudy(
+        run=run,
+        model=model,
+        domains=domains,
+        train=chosen,
+        asked=questions.samples,
+        seed=config.seed,
+        options=runner.batching(config),
+        selections=selections[min(config.evaluate_fractions)],
+        probabilities=probabilities,
+        questions=questions,
+        answering={
+            "metric_name": runner.metrics(config),
+            "statistics": statistics,
+            **runner.generation(config),
+        },
+    )
+    answers = asked(study, masks, full=config.full)
+    sections = further_sections(config, study, masks, parts)
+    with run.stage("report"):
+        report.write_tables(study, masks, answers.frame, full=config.full)
+        splits = (config.train_split, config.test_split)
+        skipped = {**statistics.skipped, **answers.skipped}
+        samples = runner.samples_used(splits, chosen, questions.samples, domains, skipped)
+        report.write(study, neurons, samples, sections, unit=config.unit, done=intervention(config))
+    runner.summarise(run, report.sentences(run))
+
+
+def found_on(config: Config) -> list[Sample]:
+    """The data that neurons are found on."""
+    # The paper's statistics pass asks the bare question (methods 2.5).
+    return runner.read_split(config, "train", limit=config.train_samples, prompt="bare")
+
+
+def training_samples(
+    config: Config, model: mmlens.HookedMLLM, train: Sequence[Sample], domains: Sequence[str]
+) -> list[Sample]:
+    """The samples of them that are run."""
+    chosen = [s for s in train if s.domain in domains]
+    chosen = take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
+    if not config.stop_after:
+        return chosen
+    return list(within(model, chosen, {"vision": config.stop_after}, "domain", config.template))
+
+
+def counting(config: Config, modules: Sequence[str]) -> dict[str, Any]:
+    """What is counted on them."""
+    how = {"groups": (config.group,), "site": config.site}
+    return {"modules": modules, **how, **runner.batching(config)}
+
+
+def help_collecting(config: Config) -> None:
+    """What processes other than the first do under a launcher: their share of the samples."""
+    model = runner.load(config)
+    train = found_on(config)
+    chosen = training_samples(config, model, train, runner.chosen_values(config.domains, train))
+    options = counting(config, list(config.modules or model.modules))
+    runner.help_with_statistics(config.out, model, chosen, **options)
+
+
+def announce(
+    run: Run,
+    config: Config,
+    model: mmlens.HookedMLLM,
+    chosen: Sequence[Sample],
+    questions: Questions,
+    modules: Sequence[str],
+) -> None:
+    """Say what the run will take: every mask and control is asked its questions."""
+    domains, own = len(questions.own), sum(map(len, questions.own.values()))
+    others = sum(map(len, questions.shared.values())) if not config.full else own
+    sets = 1 + 2 * config.seeds
+    fractions = len(config.evaluate_fractions)
+    asked = own + fractions * sets * (own + (domains - 1) * others + own)
+    alone = len(analyses.combinations_of(modules)) * min(own, domains * config.questions_modules)
+    asked += alone * (1 + config.seeds)
+    forwards = len(chosen) + domains * (
+        config.lens_samples
+        + config.deviation_samples * (2 * sets)
+        + (config.cards > 0) * runner.CARD_SAMPLES
+    )
+    runner.announce(
+        run,
+        config,
+        model,
+        questions.samples,
+        forwards=forwards,
+        answers=asked,
+        keys=domains,
+        modules=modules,
+    )
+
+
+def selected(
+    config: Config,
+    model: mmlens.HookedMLLM,
+    counted: Mapping[str, tuple[Tensor, Tensor]],
+    domains: Sequence[str],
+    fraction: float,
+) -> dict[str, Selection]:
+    """Each module's share of neurons with the lowest entropy over domains."""
+    return {
+        module: select(
+            *counts,
+            domains,
+            fraction=fraction,
+            quantile=config.quantile,
+            module=module,
+            model_hash=model.weight_hash,
+            among=model.on_path(module) if config.on_path_only else None,
+        )
+        for module, counts in counted.items()
+    }
+
+
+def intervention(config: Config) -> Intervention:
+    """What is done to the neurons of every mask."""
+    return Intervention(config.intervention, config.amount)
+
+
+def asked(study: analyses.DomainStudy, masks: Sequence[Mask], *, full: bool) -> Answers:
+    """Every question, put to the untouched model and under every mask that it is for."""
+    with study.run.stage("evaluate") as stage:
+        answers = evaluate(
+            study.model,
+            study.asked,
+            study_settings(masks, study.questions, full),
+            answers=study.run.path("answers.jsonl"),
+            **study.options,
+            **study.answering,
+        )
+        stage.tokens += answers.tokens
+    return answers
+
+
+def further_sections(
+    config: Config,
+    study: analyses.DomainStudy,
+    masks: Sequence[Mask],
+    parts: Sequence[Sequence[mmlens.NeuronStatistics]],
+) -> list[Section]:
+    """Every analysis that was asked for, in the order of the report."""
+    sections: list[Section | None] = [analyses.sets_section(study)]
+    if config.questions_modules:
+        sections.append(analyses.modules_section(study, config.questions_modules, config.seeds))
+    if config.deviation_samples:
+        sections.append(analyses.deviation_section(study, masks, config.deviation_samples))
+    if config.lens_samples:
+        sets = analyses.language_sets(study)
+        sections.append(
+            runner.lens_section(study, config.lens_samples, config.lens_pictures, sets=sets)
+        )
+    if len(parts) > 1:
+        sections.append(analyses.stability_section(study, parts, config.group, config.quantile))
+    # Cards are gathered by all processes together, and the others have gone.
+    if config.cards and rank_and_world()[1] == 1:
+        sections.append(analyses.cards_section(study, config.cards))
+    return [section for section in sections if section is not None]
+
+
+if __name__ == "__main__":
+    runner.command_line(main, Config)

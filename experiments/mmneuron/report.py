@@ -1,0 +1,104 @@
+"""What MMNeuron's run leaves: its tables, its figures, report.html, and its last words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from experiments import shared as runner
+from experiments.mmneuron.analyses import DomainStudy
+from mmlens import plots
+from mmlens.ablation import masks as deactivation
+from mmlens.ablation import tables
+from mmlens.ablation.intervention import Intervention
+from mmlens.ablation.masks import Mask
+from mmlens.entropy import Unit
+from mmlens.report import mmneuron as report
+from mmlens.report.sections import Section
+from mmlens.run.folder import Run
+from mmlens.storage.atomic import read_jsonl
+
+
+def write_tables(
+    study: DomainStudy, masks: Sequence[Mask], answers: pd.DataFrame, *, full: bool
+) -> None:
+    """accuracy.csv and effects.csv."""
+    samples = study.questions.samples
+    study.run.write_csv("accuracy.csv", tables.accuracy_table(answers, masks, samples))
+    has_source = all("source" in s.fields for s in samples)
+    effects = deactivation.effects_table(
+        answers, masks, study.questions, full=full, cluster="source" if has_source else None
+    )
+    study.run.write_csv("effects.csv", effects)
+
+
+def write(
+    study: DomainStudy,
+    neurons: pd.DataFrame,
+    samples: pd.DataFrame,
+    sections: Sequence[Section],
+    *,
+    unit: Unit,
+    done: Intervention,
+) -> None:
+    """Figures as pages of their own, and report.html with all of them."""
+    run, domains = study.run, study.domains
+    summaries = {
+        module: plots.SelectionSummary(
+            module=module,
+            domains=tuple(domains),
+            entropy=one.in_unit(unit).entropy.numpy(),
+            passes=one.passes.numpy(),
+            tau=one.tau,
+            cut=one.in_unit(unit).cut,
+            n_selected=len(one.union),
+        )
+        for module, one in study.selections.items()
+    }
+    effects = pd.read_csv(run.path("effects.csv"))
+    answers = read_jsonl(run.path("answers.jsonl"))
+    data = report.ReportData(
+        title=f"Domain-specific neurons of {run.manifest['model']}",
+        manifest=runner.about_run(run),
+        effects=effects,
+        accuracy=pd.read_csv(run.path("accuracy.csv"), keep_default_na=False),
+        neurons=neurons,
+        selection=summaries,
+        samples=samples,
+        stages=run.stages(),
+        examples=tables.examples_table(answers, study.questions, study.fraction, intervention=done),
+        domains=list(domains),
+        fraction=study.fraction,
+        more=sections,
+    )
+    report.write(data, run.path("report.html"))
+    runner.write_figures(run, figures(study, neurons, effects, summaries), sections)
+
+
+def figures(
+    study: DomainStudy,
+    neurons: pd.DataFrame,
+    effects: pd.DataFrame,
+    summaries: Mapping[str, plots.SelectionSummary],
+) -> dict[str, go.Figure]:
+    """The report's own figures, by the names of their pages."""
+    domains, layers = study.domains, {m: one.entropy.shape[0] for m, one in summaries.items()}
+    return {
+        "neurons_per_domain": plots.neurons_per_domain(neurons, study.fraction, domains=domains),
+        "layer_distribution": plots.layer_distribution(
+            neurons, layers, study.fraction, domains=domains
+        ),
+        **{f"entropy_{m}": plots.entropy_histogram(one) for m, one in summaries.items()},
+        **{
+            f"effects_{control}": plots.effects_against_controls(effects, control, domains=domains)
+            for control in deactivation.CONTROLS
+        },
+    }
+
+
+def sentences(run: Run) -> list[str]:
+    """What was found, a sentence for each domain and fraction."""
+    found = report.verdicts(pd.read_csv(run.path("effects.csv")), fraction=None)
+    return [verdict.sentence for verdict in found]

@@ -1,0 +1,127 @@
+"""How an experiment starts: the command line, the run folder, the model, what it will take."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import tyro
+
+import mmlens
+from experiments.shared.config import CommonConfig, HasModel, batching, settings
+from mmlens.data.samples import Sample
+from mmlens.errors import MMLensError
+from mmlens.run.estimate import estimate
+from mmlens.run.folder import Run, about_model
+from mmlens.streaming.distributed import from_first, rank_and_world
+
+
+class HasOut(Protocol):
+    """Settings that name a run folder."""
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        ...
+
+
+AnyConfig = TypeVar("AnyConfig")
+AnyOut = TypeVar("AnyOut", bound=HasOut)
+
+
+def command_line(main: Callable[[AnyConfig], None], config: type[AnyConfig]) -> None:
+    """Run an experiment with the settings of the command line; an error is one sentence.
+
+    Args:
+        main: the experiment.
+        config: the class of its settings, a dataclass whose fields have docstrings.
+    """
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        main(tyro.cli(config))
+    except MMLensError as error:
+        sys.exit(f"error: {error}")
+
+
+def open_run(
+    config: AnyOut, data_hash: Callable[[AnyOut], Any], helping: Callable[[AnyOut], None]
+) -> Run | None:
+    """Begin a run folder or go on with one; under a launcher the first process alone writes there.
+
+    Args:
+        config: the settings, a dataclass. All but ``out`` stand in the manifest and must be the
+            folder's own on a further start.
+        data_hash: config -> what tells the data from others, for the manifest.
+        helping: what the other processes of a launcher do: their share of what processes do
+            together, with the same arguments as the first.
+
+    Returns:
+        The run; None on the other processes, where everything is done on return. Where
+        ``run.finished("report")`` nothing is left to do, which has been said.
+
+    Raises:
+        RunFolderError: the folder holds a run of other settings or data, or other files.
+    """
+    if rank_and_world()[0] > 0:
+        # The first process opens the folder, and may find nothing left to do, before others write.
+        if not from_first(None):
+            helping(config)
+        return None
+    run = Run.open(config.out, {**settings(config), "data_hash": data_hash(config)})
+    if from_first(run.finished("report")):
+        print(f"{config.out} is finished already; nothing is left to do.")
+    return run
+
+
+def load(config: HasModel, run: Run | None = None) -> mmlens.HookedMLLM:
+    """The model; where a run is given, its manifest says what it is."""
+    model = mmlens.load(
+        config.model,
+        backbone=config.backbone,
+        device=config.device,
+        dtype=config.dtype,
+        revision=config.revision,
+    )
+    if run is not None:
+        run.manifest.update(about_model(model, config.model, config.revision))
+    return model
+
+
+def announce(
+    run: Run,
+    config: CommonConfig,
+    model: mmlens.HookedMLLM,
+    samples: Sequence[Sample],
+    *,
+    forwards: int,
+    answers: int,
+    keys: int,
+    modules: Sequence[str],
+) -> None:
+    """Say what the run will take before it takes it, and keep it in the manifest.
+
+    Args:
+        run, config, model: the run.
+        samples: like those of the run; one batch of them is timed.
+        forwards: how many prompts will be run.
+        answers: how many answers will be generated.
+        keys: domains of the statistics.
+        modules: modules of the statistics.
+    """
+    found = estimate(
+        model,
+        samples,
+        forwards=forwards,
+        answers=answers,
+        keys=keys,
+        modules=modules,
+        max_new_tokens=config.max_new_tokens,
+        **batching(config),
+    )
+    run.manifest["estimate"] = asdict(found)
+    run.save()
+    print(found.sentence, flush=True)

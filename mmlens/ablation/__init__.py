@@ -1,0 +1,1 @@
+"""Masks beside their controls: asked, scored, compared."""

@@ -1,0 +1,186 @@
+"""Tables of a deactivation study: neurons, accuracies, samples used, answers before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.ablation.intervention import Intervention
+from mmlens.ablation.masks import NONE, Mask, Questions, intervened
+from mmlens.data.samples import Sample
+from mmlens.entropy import Selection
+
+
+def neurons_table(
+    selections: Mapping[float, Mapping[str, Selection]],
+    probabilities: Mapping[str, Float[Tensor, "layer neuron domain"]],
+    domains: Sequence[str],
+) -> pd.DataFrame:
+    """A row per selected neuron, with the smallest fraction that selects it.
+
+    Columns: module, layer, index, fraction, entropy (nats), domains (joined by ``;``), p_<domain>.
+
+    Args:
+        selections: fraction -> module -> selection.
+        probabilities: module -> activation probabilities.
+        domains: the order of their last axis.
+    """
+    rows, seen = [], set()
+    for fraction in sorted(selections):
+        for module, selection in selections[fraction].items():
+            for layer, index in selection.union:
+                if (module, layer, index) in seen:
+                    continue
+                seen.add((module, layer, index))
+                p = probabilities[module][layer, index].tolist()
+                labels = [d for d in domains if (layer, index) in selection.sets[d]]
+                rows.append(
+                    {
+                        "module": module,
+                        "layer": layer,
+                        "index": index,
+                        "fraction": fraction,
+                        "entropy": float(selection.entropy[layer, index]),
+                        "domains": ";".join(labels),
+                    }
+                    | {f"p_{d}": value for d, value in zip(domains, p, strict=True)}
+                )
+    names = ["module", "layer", "index", "fraction", "entropy", "domains"]
+    return pd.DataFrame(rows, columns=names + [f"p_{d}" for d in domains])
+
+
+def accuracy_table(
+    answers: pd.DataFrame, masks: Sequence[Mask], samples: Sequence[Sample]
+) -> pd.DataFrame:
+    """Accuracy by mask and evaluated domain.
+
+    Columns: mask, kind, seed, fraction, intervention (where not all masks silence), evaluated, n, correct,
+    accuracy, n_neurons, frequency.
+    """
+    domain = {s.id: str(s.domain) for s in samples}
+    facts = {one.name: one for one in masks}
+    scores: dict[tuple[str, str], list[float]] = {}
+    for setting, name, score in zip(
+        answers["setting"], answers["id"], answers["score"], strict=True
+    ):
+        scores.setdefault((setting, domain[name]), []).append(score)
+    rows = []
+    for (setting, evaluated), values in scores.items():
+        one = facts.get(setting)
+        rows.append(
+            {
+                "mask": one.mask if one else NONE,
+                "kind": one.kind if one else NONE,
+                "seed": one.seed if one else -1,
+                "fraction": one.fraction if one else 0.0,
+                **(intervened(one, masks) if one else {}),
+                "evaluated": evaluated,
+                "n": len(values),
+                "correct": sum(values),
+                "accuracy": sum(values) / len(values),
+                "n_neurons": sum(map(len, one.neurons)) if one else 0,
+                "frequency": one.frequency if one else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def samples_table(
+    splits: Mapping[str, Sequence[Sample]], domains: Sequence[str], skipped: Mapping[str, str]
+) -> pd.DataFrame:
+    """Questions used and left out, per domain and split.
+
+    Columns: domain, split, n_questions, n_skipped, reason (of the first one left out).
+
+    Args:
+        splits: split -> samples that were to be used.
+        domains: the domains.
+        skipped: sample id -> why it was left out.
+    """
+    rows = []
+    for split, samples in splits.items():
+        for domain in domains:
+            here = [s.id for s in samples if s.domain == domain]
+            left_out = [i for i in here if i in skipped]
+            rows.append(
+                {
+                    "domain": domain,
+                    "split": split,
+                    "n_questions": len(here) - len(left_out),
+                    "n_skipped": len(left_out),
+                    "reason": skipped[left_out[0]] if left_out else "",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def examples_table(
+    answers: Sequence[Mapping[str, Any]],
+    questions: Questions,
+    fraction: float,
+    per_domain: int = 2,
+    intervention: Intervention = Intervention(),  # noqa: B008  (frozen)
+) -> pd.DataFrame:
+    """Answers before and after silencing a domain's neurons, first those that changed.
+
+    Columns: domain, question, answer, unmasked, masked, image (its bytes, where it is embedded).
+
+    Args:
+        answers: rows of ``answers.jsonl``.
+        questions: what was asked.
+        fraction: the masks' fraction.
+        per_domain: rows per domain.
+        intervention: the masks' intervention.
+    """
+    settings = {
+        domain: Mask(domain, "mask", -1, fraction, (), 0.0, intervention).name
+        for domain in questions.own
+    }
+    found = before_and_after(answers, questions.samples, questions.own, settings, per_domain)
+    return found.rename(columns={"label": "domain"})
+
+
+def before_and_after(
+    answers: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
+    asked: Mapping[str, Sequence[str]],
+    settings: Mapping[str, str],
+    per_label: int = 2,
+) -> pd.DataFrame:
+    """Answers of the untouched model and of one setting for each label, first those that changed.
+
+    Columns: label, question, answer, unmasked, masked, image (its bytes, where it is embedded).
+
+    Args:
+        answers: rows of ``answers.jsonl``; the untouched model's setting is :data:`NONE`.
+        samples: what was asked.
+        asked: label (a domain, a modality, ...) -> ids of the questions to choose from.
+        settings: label -> name of its setting; a question without both answers is left out.
+        per_label: rows per label.
+    """
+    said = {(row["setting"], row["id"]): row for row in answers}
+    by_id = {s.id: s for s in samples}
+    rows = []
+    for label, ids in asked.items():
+        name = settings[label]
+        both = [
+            (i, said[NONE, i], said[name, i]) for i in ids if {(NONE, i), (name, i)} <= set(said)
+        ]
+        both.sort(key=lambda t: (t[1]["prediction"] == t[2]["prediction"], -t[1]["score"]))
+        for i, before, after in both[:per_label]:
+            image = by_id[i].images[0] if by_id[i].images else None
+            rows.append(
+                {
+                    "label": label,
+                    "question": by_id[i].text,
+                    "answer": by_id[i].answers[0],
+                    "unmasked": before["prediction"],
+                    "masked": after["prediction"],
+                    "image": image if isinstance(image, bytes) else None,
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""The contract of a model family, and how adapters are found."""

@@ -1,0 +1,1 @@
+"""The decoder under TransformerLens hooks: a HookedTransformer or a TransformerBridge."""

@@ -1,0 +1,1 @@
+"""A TransformerBridge around the decoder."""

@@ -1,0 +1,1 @@
+"""A HookedTransformer in the decoder's place, over the same weights."""

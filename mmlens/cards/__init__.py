@@ -1,0 +1,1 @@
+"""Neuron cards: what activates a neuron most, in place, on one page."""

@@ -1,0 +1,1 @@
+"""Samples and their media, before any model sees them."""

@@ -1,0 +1,1 @@
+"""Pictures, videos and sounds: sizes from their headers, decoding, spectrograms."""

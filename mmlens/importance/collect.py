@@ -1,0 +1,248 @@
+"""Streaming MINER's importance scores over samples: one forward per batch, nothing of it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from mmlens.data.samples import Sample
+from mmlens.hook_names import LANGUAGE
+from mmlens.hooks import Hook
+from mmlens.importance.formulas import ATTENTION_SCORES, SCORES, AttentionMode, check_scores
+from mmlens.importance.listening import AttentionListener, contiguous
+from mmlens.importance.reduction import TokenSets, row_scores
+from mmlens.importance.scores import ImportanceScores, load_with_extra
+from mmlens.model.batch import Batch
+from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.storage.fingerprint import data_fingerprint
+from mmlens.streaming.distributed import all_merged, rank_and_world
+from mmlens.streaming.plan import CollectPlan, make_plan
+from mmlens.streaming.stream import Stream, own_part
+
+
+def collect(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    *,
+    groups: Sequence[str] | None = None,
+    by: str = "domain",
+    scores: Sequence[str] = SCORES,
+    attention_mode: AttentionMode = "causal",
+    template: str = "auto",
+    token_budget: int = 4096,
+    max_batch: int = 64,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: float = 30.0,
+    max_failures: float = 0.05,
+    progress: bool = True,
+) -> ImportanceScores:
+    """Importance of the language model's neurons for token groups (MINER stages 2 and 3).
+
+    Per sample, layer and group, the scores of :func:`mmlens.importance.token_set_scores`, min-max
+    normalised over the layer's neurons; summed over samples in float64 on the device. One forward
+    per batch of prompts, no generation; padding is in no group, and in no other sample's attention.
+
+    Attention is computed from the rotated queries and keys in blocks, so that memory is linear in the
+    number of tokens and the forward itself stays on the fused kernel, on either backbone.
+
+    Under ``torchrun`` or ``accelerate launch`` each process takes every n-th sample, and all of them
+    return the merged scores.
+
+    Args:
+        model: a hooked model.
+        samples: what to run.
+        groups: token groups; default: text, special and the model's media, the paper's split.
+        by: field of the samples whose values are the data sets.
+        scores: which, of :data:`SCORES`; without attn_k and attn_q no attention is looked at.
+        attention_mode: ``causal`` is the model's own attention, ``paper`` the official code's.
+        template, token_budget, max_batch: as in :func:`mmlens.collect`.
+        checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
+            with the same arguments, it goes on from there and ends with the same bits.
+        checkpoint_every: seconds between saves.
+        max_failures: share of samples that may be left out for unreadable media.
+        progress: show a progress bar.
+
+    Raises:
+        SampleError: no samples, an unknown group, field, score or mode.
+        UnsupportedModelError: attention scores of a layer that has no attention to hear.
+        TooManyFailuresError: more samples unreadable than the cap allows; what was done is saved.
+        RunFolderError: the checkpoint is of other arguments, or cannot be written.
+    """
+    check_scores(scores, attention_mode)
+    groups = ("text", "special", *model.adapter.modalities) if groups is None else tuple(groups)
+    rank, world = rank_and_world()
+    plan = make_plan(
+        model,
+        samples,
+        (LANGUAGE,),
+        groups,
+        by,
+        template,
+        token_budget,
+        max_batch,
+        rank,
+        world,
+    )
+    how = How(tuple(scores), attention_mode)
+    stream = ImportanceStream(model, plan, how, own_part(checkpoint, rank, world), max_failures)
+    found = stream.run(
+        every=checkpoint_every, progress=progress and rank == 0, description="importance"
+    )
+    return all_merged(found, world)
+
+
+@dataclass(frozen=True)
+class How:
+    """Which scores, and what attention is; see :func:`collect`."""
+
+    scores: tuple[str, ...]
+    attention_mode: AttentionMode
+
+    @property
+    def attends(self) -> bool:
+        """Whether a score reads attention."""
+        return any(score in ATTENTION_SCORES for score in self.scores)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row of a batch on its way through the layers.
+
+    Attributes:
+        dataset: its place among the data sets.
+        present: places of the groups that it has.
+        sets: those groups, over its real tokens.
+        real: true where a token is not padding.
+        here: the same, to index with.
+    """
+
+    dataset: int
+    present: Int[Tensor, " set"]
+    sets: TokenSets
+    real: Bool[Tensor, " pos"]
+    here: slice | Tensor
+
+
+class ImportanceStream(Stream[ImportanceScores]):
+    """One collection of importance scores on its way; see :class:`mmlens.streaming.stream.Stream`.
+
+    Args:
+        model, plan, checkpoint, max_failures: as there.
+        how: the scores.
+    """
+
+    def __init__(
+        self,
+        model: HookedMLLM,
+        plan: CollectPlan,
+        how: How,
+        checkpoint: Path | None,
+        max_failures: float,
+    ) -> None:
+        self.how = how
+        self._listener = AttentionListener(model) if how.attends else None
+        self._rows: list[Row] = []
+        super().__init__(model, plan, checkpoint, max_failures)
+
+    def result(self) -> ImportanceScores:
+        """The sums so far."""
+        return replace(
+            self._empty(),
+            sums=self._sums.to("cpu", copy=True),
+            samples=self._samples.clone(),
+            skipped=dict(self.skipped),
+        )
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """The reducing hooks, and the layers' masks."""
+        with super().listening():
+            if self._listener is None:
+                yield
+                return
+            with self._listener.masks():
+                yield
+
+    def _fingerprint(self) -> str:
+        return data_fingerprint([self.plan.fingerprint(self.model), *vars(self.how).values()])
+
+    def _begin(self, start: ImportanceScores) -> None:
+        self._sums = start.sums.to(self.model.device, copy=True)
+        self._samples, self.skipped = start.samples.clone(), dict(start.skipped)
+
+    def _hooks(self) -> list[Hook]:
+        heard = [] if self._listener is None else self._listener.hooks()
+        info = self.model.module(LANGUAGE)
+        for layer in range(info.layers):
+            activation = self.model.activation(LANGUAGE, layer)
+            point = "post" if activation is None else "pre"
+            hook = self._reducing(layer, activation or (lambda x: x))
+            heard.append((info.hook(layer, point), hook))
+        return heard
+
+    def _reducing(self, layer: int, activation: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+        def reduce(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+            attention = None if self._listener is None else self._listener.take(layer)
+            for index, row in enumerate(self._rows):
+                if not len(row.present):
+                    continue  # none of its tokens is in a group that was asked for
+                scored = row_scores(
+                    tensor[index, row.here].detach(),
+                    activation,
+                    row.sets,
+                    None if attention is None else attention.row(index, row.real),
+                    self.how.attention_mode,
+                    self.how.scores,
+                )
+                target = self._sums[row.dataset, :, :, layer]
+                target.index_add_(1, row.present, scored.to(target))
+
+        return reduce
+
+    def _before(self, batch: Batch) -> None:
+        assert batch.samples is not None
+        stacked = batch.groups.stack(self.plan.groups[LANGUAGE])
+        self._rows = []
+        for index, sample in enumerate(batch.samples):
+            real = batch.groups.attention[index]
+            member = stacked[:, index][:, real]
+            present = member.any(-1).nonzero()[:, 0]
+            dataset = self.plan.keys.index(str(sample.get(self.plan.by)))
+            sets = TokenSets.of(member[present])
+            self._rows.append(Row(dataset, present, sets, real, contiguous(real)))
+
+    def _after(self, batch: Batch) -> None:  # noqa: ARG002
+        for row in self._rows:
+            self._samples[row.dataset, row.present.cpu()] += 1
+
+    def _empty(self) -> ImportanceScores:
+        groups, keys = self.plan.groups[LANGUAGE], self.plan.keys
+        layers, width = self.model.module(LANGUAGE).shape
+        shape = (len(keys), len(self.how.scores), len(groups), layers, width)
+        return ImportanceScores(
+            sums=torch.zeros(shape, dtype=torch.float64),
+            samples=torch.zeros((len(keys), len(groups)), dtype=torch.int64),
+            datasets=keys,
+            scores=self.how.scores,
+            groups=groups,
+            by=self.plan.by,
+            attention_mode=self.how.attention_mode if self.how.attends else None,
+            skipped=dict(self.plan.unreadable),
+            model_hash=self.model.weight_hash,
+            template=self.plan.template,
+        )
+
+    def _write(self, path: Path, extra: Mapping[str, Any]) -> None:
+        self.result().save(path, extra)
+
+    def _read(self, path: Path) -> tuple[ImportanceScores, dict[str, Any]]:
+        return load_with_extra(path)

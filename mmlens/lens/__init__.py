@@ -1,0 +1,1 @@
+"""The logit lens: what a layer would say, over positions, layers and media."""

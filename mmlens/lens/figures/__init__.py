@@ -1,0 +1,1 @@
+"""The lens drawn over pictures, videos and sounds."""

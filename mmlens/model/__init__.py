@@ -1,0 +1,1 @@
+"""HookedMLLM: a Hugging Face model whose decoder runs on a hooked backbone."""

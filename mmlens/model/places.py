@@ -1,0 +1,106 @@
+"""Where the positions of a batch lie in its pictures, videos and sounds.
+
+For the language module a position is a token of the prompt, for a tower one of its activations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import torch
+
+from mmlens.errors import SampleError, UnsupportedModelError
+from mmlens.hook_names import LANGUAGE
+from mmlens.model.batch import Batch
+from mmlens.model.prepare import media_sizes
+from mmlens.tokens.places import KINDS, ROLES, Places
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked_mllm import HookedMLLM
+
+__all__ = ["KINDS", "ROLES", "Places", "batch_places", "places_of"]
+
+
+def places_of(model: HookedMLLM, batch: Batch, row: int, module: str = LANGUAGE) -> Places:
+    """Where one row's positions of a module lie in the row's media.
+
+    Args:
+        model: the model.
+        batch: made by ``model.prepare`` (the sizes of the media are read from its samples).
+        row: a row of the batch.
+        module: ``language``: one place for each position of the batch, padding included, in their
+            order, so that ``places.boxes[pos]`` (of a sound ``places.seconds[pos]``) belongs to ``batch.input_ids[row, pos]``. Another
+            module: one for each real position of the row in that module's activations, in their order,
+            the passes of a tower that runs more than once one behind another.
+
+    Raises:
+        SampleError: a batch without samples, no such row, or a module without neurons.
+        UnsupportedModelError: the model's adapter knows no places.
+    """
+    if not 0 <= row < len(batch):
+        raise SampleError(f"There is no row {row} in a batch of {len(batch)}.")
+    found = batch_places(model, batch, module)
+    if module == LANGUAGE:
+        (one,) = found
+        length = batch.shape[1]
+        return one[slice(row * length, (row + 1) * length)]
+    rows = tower_rows(model, batch, module)
+    return Places.joined([p[r == row] for p, r in zip(found, rows, strict=True)])
+
+
+def batch_places(model: HookedMLLM, batch: Batch, module: str = LANGUAGE) -> list[Places]:
+    """Where all positions of a module lie, for each of its passes, in the flat order of activations.
+
+    ``language`` has one pass, over [batch, pos]; errors as :func:`places_of`.
+    """
+    model.module(module)
+    if batch.samples is None:
+        raise SampleError(
+            "Places need the sizes of the media, which are read from samples; make the batch with "
+            "model.prepare(samples)."
+        )
+    sizes = [media_sizes(model.adapter, model.processor, one) for one in batch.samples]
+    found = model.adapter.places(module, model.processor, batch.inputs, sizes)
+    if found is None:
+        raise UnsupportedModelError(
+            f"{type(model.adapter).__name__} does not know where positions of {module!r} lie in its "
+            "media; define its method places."
+        )
+    if module != LANGUAGE:
+        return found if _shows_media(batch) else []
+    places = Places.nowhere(batch.input_ids.numel())
+    features = model.adapter.feature_counts(batch.inputs)
+    for group, one in zip(features, found, strict=True):
+        here = batch.groups.mask(group).flatten().nonzero()[:, 0].cpu()
+        _check(len(one), len(here), f"{group} tokens")
+        places = _scattered(places, here, one)
+    return [places]
+
+
+def tower_rows(model: HookedMLLM, batch: Batch, module: str) -> list[torch.Tensor]:
+    """The row of each flat position, for each pass of a tower; -1 where it is padding."""
+    if not _shows_media(batch):  # text alone reaches no tower
+        return []
+    media = model.media_rows(batch)
+    return [one.flatten().cpu() for one in model.adapter.tower_rows(module, batch.inputs, media)]
+
+
+def _shows_media(batch: Batch) -> bool:
+    return any(s.images or s.videos or s.audios for s in batch.samples or ())
+
+
+def _scattered(places: Places, here: torch.Tensor, values: Places) -> Places:
+    columns = {}
+    for column in fields(Places):
+        old, new = getattr(places, column.name), getattr(values, column.name)
+        columns[column.name] = old.index_copy(0, here, new)
+    return Places(**columns)
+
+
+def _check(places: int, positions: int, what: str) -> None:
+    if places != positions:
+        raise UnsupportedModelError(
+            f"The adapter tells {places} places for {positions} {what}; its method places does not fit "
+            "these inputs."
+        )

@@ -1,0 +1,196 @@
+"""From samples to a batch: media decoded, prompts built, processed, tokens grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mmlens.adapter.base import KINDS, Adapter, Media, MediaSizes
+from mmlens.data.media.decoding import (
+    audio_length,
+    open_audio,
+    open_picture,
+    open_video,
+    picture_size,
+    video_size,
+)
+from mmlens.data.samples import Sample
+from mmlens.errors import MediaError, SampleError
+from mmlens.model.batch import Batch
+from mmlens.tokens.groups import TokenGroups, TokenIds
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked_mllm import HookedMLLM
+
+#: The template that adds nothing: a text as the tokenizer makes it, without media.
+NONE = "none"
+
+
+def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: str) -> Batch:
+    """See :meth:`mmlens.model.hooked_mllm.HookedMLLM.prepare`; the batch stays on the CPU."""
+    if not samples:
+        raise SampleError("A batch needs at least one sample; none was given.")
+    processor, adapter = _processor(model), model.adapter
+    template = chosen_template(processor, template)
+    prompts = [build_prompt(adapter, processor, sample, template) for sample in samples]
+    if template == NONE:
+        inputs = adapter.text_inputs(model.tokenizer, prompts, side)
+    else:
+        inputs = adapter.process(processor, prompts, _media(adapter, processor, samples), side)
+    ids = adapter.token_ids(model.tokenizer)
+    attention = inputs["attention_mask"].bool()
+    flags = _template_flags(
+        model.tokenizer, samples, prompts, inputs["input_ids"], attention, ids, template
+    )
+    groups = TokenGroups.from_input_ids(inputs["input_ids"], attention, ids, flags)
+    if flags is not None:
+        groups = TokenGroups(groups.base, groups.attention, flags & groups.mask("text"))
+    return Batch(inputs, groups, tuple(samples))
+
+
+def prompt_lengths(model: HookedMLLM, samples: Sequence[Sample], template: str) -> list[int | str]:
+    """Tokens of each sample's prompt, from media headers alone where the adapter can tell by them.
+
+    In the place of a length: why a sample's media are unreadable.
+    """
+    processor, adapter = _processor(model), model.adapter
+    template = chosen_template(processor, template)
+    lengths: list[int | str] = []
+    for sample in samples:
+        text = build_prompt(adapter, processor, sample, template)
+        if template == NONE:
+            lengths.append(len(model.tokenizer(text)["input_ids"]))
+            continue
+        try:
+            length = adapter.prompt_tokens(processor, text, media_sizes(adapter, processor, sample))
+            if length is None:
+                length = prepare(model, [sample], template, "left").shape[1]
+            lengths.append(length)
+        except MediaError as error:
+            lengths.append(str(error))
+    return lengths
+
+
+def media_sizes(adapter: Adapter, processor: Any, sample: Sample) -> MediaSizes:
+    """The sizes of a sample's media, from their headers.
+
+    Raises:
+        MediaError: one is missing or unreadable.
+    """
+    rate = adapter.sampling_rate(processor) if sample.audios else 0
+    return MediaSizes(
+        images=tuple(picture_size(one) for one in sample.images),
+        videos=tuple(video_size(one) for one in sample.videos),
+        audios=tuple(audio_length(one, rate) for one in sample.audios),
+    )
+
+
+def chosen_template(processor: Any, template: str) -> str:
+    """``auto`` made definite: the chat template where the processor has one.
+
+    Raises:
+        SampleError: an unknown template, or ``chat`` where the processor has none.
+    """
+    if template == NONE:
+        return template
+    has_chat = bool(getattr(processor, "chat_template", None))
+    if template == "auto":
+        return "chat" if has_chat else "plain"
+    if template == "chat" and not has_chat:
+        raise SampleError("The processor has no chat template; use template='plain'.")
+    if template not in ("chat", "plain"):
+        raise SampleError(
+            f"Unknown template {template!r}; there are 'auto', 'chat', 'plain' and 'none'."
+        )
+    return template
+
+
+def build_prompt(adapter: Adapter, processor: Any, sample: Sample, template: str) -> str:
+    """The prompt of one sample.
+
+    Raises:
+        SampleError: the sample has media of a kind the model does not take, lacks a picture where the
+            model needs one, or has media where there is no template to put them into.
+    """
+    if template == NONE:
+        if sample.images or sample.videos or sample.audios:
+            raise SampleError(
+                f"Sample {sample.id!r} has media, which template='none' has no place for: it runs the "
+                "text alone. Use another template, or leave the media out."
+            )
+        return sample.text
+    for kind in KINDS:
+        if getattr(sample, f"{kind}s") and kind not in adapter.modalities:
+            raise SampleError(
+                f"Sample {sample.id!r} has {kind} media, but {type(adapter.hf).__name__} takes "
+                f"{' and '.join(adapter.modalities)} only."
+            )
+    return adapter.prompt(sample, processor, template)
+
+
+def _processor(model: HookedMLLM) -> Any:
+    if model.processor is None:
+        raise SampleError(
+            "This model was spliced without a processor, so it cannot prepare samples; pass "
+            "mmlens.splice(hf_model, processor=...), or give it Hugging Face inputs directly."
+        )
+    return model.processor
+
+
+def _media(adapter: Adapter, processor: Any, samples: Sequence[Sample]) -> Media:
+    has_audio = any(sample.audios for sample in samples)
+    rate = adapter.sampling_rate(processor) if has_audio else 0
+    return Media(
+        images=[[_opened(s, open_picture, one) for one in s.images] for s in samples],
+        videos=[[_opened(s, open_video, one) for one in s.videos] for s in samples],
+        audios=[[_opened(s, open_audio, one, rate) for one in s.audios] for s in samples],
+    )
+
+
+def _opened(sample: Sample, decode: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return decode(*args)
+    except MediaError as error:
+        raise MediaError(f"Sample {sample.id!r}: {error}") from error
+
+
+def _template_flags(
+    tokenizer: Any,
+    samples: Sequence[Sample],
+    prompts: Sequence[str],
+    input_ids: Int[Tensor, "batch pos"],
+    attention: Bool[Tensor, "batch pos"],
+    ids: TokenIds,
+    template: str,
+) -> Bool[Tensor, "batch pos"] | None:
+    """True at tokens that the template wrote, false at the question's own.
+
+    The prompt is tokenised once more before its placeholders are expanded, with character offsets.
+    Without placeholders both end alike, at least from the question's first token on; what a processor
+    writes around the media (row and column marks, timestamps) comes before that.
+    """
+    if template != "chat" or not getattr(tokenizer, "is_fast", False):
+        return None
+    placeholders = torch.tensor(sorted(ids.placeholders.values()))
+    flags = torch.zeros_like(attention)
+    for row, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
+        start = prompt.rfind(sample.text)
+        if start < 0:
+            return None
+        end = start + len(sample.text)
+        encoded = tokenizer(prompt, return_offsets_mapping=True)
+        short = torch.tensor(encoded["input_ids"])
+        outside = torch.tensor([b <= start or a >= end for a, b in encoded["offset_mapping"]])
+        kept = ~torch.isin(short, placeholders)
+        short, outside = short[kept], outside[kept]
+        here = (attention[row] & ~torch.isin(input_ids[row], placeholders)).nonzero()[:, 0]
+        asked = len(short) - int((~outside).int().argmax())  # tokens from the question's first on
+        if asked > len(here) or not torch.equal(input_ids[row][here[-asked:]], short[-asked:]):
+            return None
+        flags[row, here[:-asked]] = True
+        flags[row, here[-asked:]] = outside[-asked:]
+    return flags

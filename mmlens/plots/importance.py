@@ -1,0 +1,255 @@
+"""Figures of importance scores and of the neurons they select (MINER, stages 2 and 4).
+
+Part of :mod:`mmlens.plots`, which offers them by name. Tensors and neuron sets in,
+figures out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+from jaxtyping import Float
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from mmlens.neurons import NeuronSet
+from mmlens.plots.masking_frames import ordered, styles_of, wrapped
+from mmlens.plots.overlap import SEQUENTIAL
+from mmlens.plots.style import INK, PALE, Row, finish, label, span
+
+#: Columns of cells that one row of maps may have in all: more cannot be told apart.
+MOST_COLUMNS = 600
+#: Bars of one figure that patterns can be told on; more get a panel per set.
+MOST_BARS = 60
+PATTERNS = ("", "/", "x", ".", "\\", "-", "+", "|")
+
+
+def importance_maps(
+    matrix: Float[Tensor, "score group layer neuron"],
+    scores: Sequence[str],
+    groups: Sequence[str],
+    *,
+    bins: int | None = None,
+    sort_by: tuple[str, str] | None = None,
+) -> go.Figure:
+    """Importance of every neuron: layer by neuron, a row of maps per score, a column per group.
+
+    Neighbouring neurons of a layer are binned, and a bin shows the largest of its neurons: a mean
+    would hide the few that matter. Every score has a colour scale of its own, from 0. A value that is
+    not a number is left white, and counted in the subtitle.
+
+    Args:
+        matrix: as ``ImportanceScores.matrix()`` gives it, min-max normalised: 0 to 1.
+        scores: names of its first axis.
+        groups: names of its second axis.
+        bins: bins per layer; at most, and by default, 600 over all groups of a row.
+        sort_by: (score, group): each layer's neurons in falling order of that score of that group, the
+            same order in all maps. Default: as they lie in the model.
+
+    Raises:
+        ValueError: names that do not fit the axes, an empty axis, bins below 1, or a ``sort_by`` that
+            is not there.
+    """
+    _check_names(matrix, scores, groups)
+    if bins is not None and bins < 1:
+        raise ValueError(f"bins must be 1 or more, {bins} was given.")
+    values = matrix.double().cpu().numpy()
+    if sort_by is not None:
+        values = _sorted(values, scores, groups, sort_by)
+    layers, width = values.shape[2:]
+    binned, centres, size = _binned(values, min(bins or MOST_COLUMNS, MOST_COLUMNS // len(groups)))
+    figure = make_subplots(
+        rows=len(scores),
+        cols=len(groups),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        column_titles=[wrapped(group, 10) for group in groups],
+        vertical_spacing=0.2 / max(len(scores), 2) * 0.6,
+        horizontal_spacing=0.015,
+    )
+    figure.update_annotations(font={"size": 14}, yshift=2)
+    for i, score in enumerate(scores):
+        for j, group in enumerate(groups):
+            figure.add_heatmap(
+                z=np.round(binned[i, j], 4).tolist(),
+                x=centres,
+                y=list(range(layers)),
+                coloraxis=f"coloraxis{i + 1}",
+                hoverongaps=False,
+                name=f"{label(score)}, {label(group)}",
+                hovertemplate="layer %{y}, neuron %{x:.0f}: %{z:.3f}",
+                row=i + 1,
+                col=j + 1,
+            )
+            _say_if_flat(figure, values[i, j], (i + 1, j + 1))
+        figure.update_yaxes(title_text=f"<b>{wrapped(score, 14)}</b><br>layer", row=i + 1, col=1)
+    figure.update_layout(_scales(figure, binned, scores))
+    ticks: Row = {"dtick": 1} if layers <= 8 else {"nticks": 5}
+    look: Row = {"showgrid": False, "zeroline": False, "showline": True, "mirror": True}
+    figure.update_yaxes(**look, linecolor=PALE, **ticks)
+    figure.update_xaxes(**look, linecolor=PALE, nticks=4)
+    figure.update_xaxes(title_text="rank" if sort_by else "neuron", row=len(scores))
+    seen = "every neuron shown" if size == 1 else f"a cell is the largest of up to {size} neurons"
+    bad = int((~np.isfinite(values)).sum())
+    finish(
+        figure,
+        "Importance of the neurons, by score and token group",
+        f"{layers} layers of {width:,}; {seen}"
+        + (f"; sorted by {label(sort_by[0])} of {label(sort_by[1])}" if sort_by else "")
+        + (f"; {bad:,} values are not finite" if bad else ""),
+        height=150 + 150 * max(len(scores), 2),
+    )
+    return figure.update_layout(margin={"t": 125, "r": 75})
+
+
+def _sorted(
+    values: npt.NDArray[np.float64],
+    scores: Sequence[str],
+    groups: Sequence[str],
+    by: tuple[str, str],
+) -> npt.NDArray[np.float64]:
+    """Each layer's neurons in falling order of one score of one group; not a number comes last."""
+    if by[0] not in scores or by[1] not in groups:
+        raise ValueError(
+            f"sort_by was {by}: a score of {list(scores)} and a group of {list(groups)} are needed."
+        )
+    key = values[list(scores).index(by[0]), list(groups).index(by[1])]
+    order = np.argsort(-np.nan_to_num(key, nan=-np.inf), axis=-1, kind="stable")
+    return np.take_along_axis(values, order[None, None], axis=-1)
+
+
+def _check_names(
+    matrix: Float[Tensor, "score group layer neuron"], scores: Sequence[str], groups: Sequence[str]
+) -> None:
+    if (len(scores), len(groups)) != matrix.shape[:2] or not matrix.numel():
+        raise ValueError(
+            f"Importance {tuple(matrix.shape)} = (score, group, layer, neuron) was given with "
+            f"{len(scores)} scores and {len(groups)} groups: each needs a name, and no axis is empty."
+        )
+
+
+def _say_if_flat(figure: go.Figure, values: npt.NDArray[np.float64], at: tuple[int, int]) -> None:
+    """Words in a map that has one value, or none: a blank map would say neither."""
+    known = values[np.isfinite(values)]
+    if known.size and known.min() < known.max():
+        return
+    text = f"all {known[0]:.3g}" if known.size else "no values"
+    figure.add_annotation(
+        x=0.5,
+        y=0.5,
+        xref="x domain",
+        yref="y domain",
+        text=text,
+        showarrow=False,
+        font={"size": 13, "color": INK},
+        bgcolor="rgba(255,255,255,0.85)",
+        row=at[0],
+        col=at[1],
+    )
+
+
+def _binned(
+    values: npt.NDArray[np.float64], bins: int
+) -> tuple[npt.NDArray[np.float64], list[float], int]:
+    """The largest finite value of each run of neighbours (last axis), its middle, neurons per run."""
+    width = values.shape[-1]
+    size = math.ceil(width / max(bins, 1))
+    count = math.ceil(width / size)
+    # The last run may be short: -inf never wins, and where nothing else is there it becomes NaN.
+    padded = np.full((*values.shape[:-1], count * size), -np.inf)
+    padded[..., :width] = np.where(np.isfinite(values), values, -np.inf)
+    largest = padded.reshape(*values.shape[:-1], count, size).max(axis=-1)
+    ends = [(i * size, min((i + 1) * size, width) - 1) for i in range(count)]
+    return np.where(np.isinf(largest), np.nan, largest), [(a + b) / 2 for a, b in ends], size
+
+
+def _scales(
+    figure: go.Figure, binned: npt.NDArray[np.float64], scores: Sequence[str]
+) -> dict[str, Row]:
+    """A colour scale per score, its bar beside its row of maps."""
+    found = {}
+    for i in range(len(scores)):
+        low, high = next(figure.select_yaxes(row=i + 1, col=1)).domain
+        known = binned[i][np.isfinite(binned[i])]
+        found[f"coloraxis{i + 1}"] = {
+            "colorscale": SEQUENTIAL,
+            "cmin": min(0.0, float(known.min())) if known.size else 0.0,
+            "cmax": (float(known.max()) if known.size else 0.0) or 1.0,
+            "colorbar": {
+                "thickness": 12,
+                "len": high - low,
+                "y": (low + high) / 2,
+                "nticks": 4,
+                "x": 1.01,
+            },
+        }
+    return found
+
+
+def selected_by_layer(
+    sets: Mapping[str, NeuronSet], layers: int, *, modalities: Sequence[str] | None = None
+) -> go.Figure:
+    """How many neurons of each modality every layer has.
+
+    Bars of a layer side by side; where there would be more than 60 of them, a panel per modality with
+    one scale. A neuron of several sets counts in each. ``modalities`` gives order, colours and
+    patterns; ``layers`` is the number of layers. ValueError for no sets, a set outside ``layers``, or a
+    name that ``modalities`` lacks.
+    """
+    if not sets:
+        raise ValueError("No neuron sets were given: at least one is needed.")
+    order = ordered([{"modality": name} for name in sets], "modality", modalities)
+    names = list(modalities) if modalities is not None else order
+    styles = styles_of(names)
+    counts = {name: [0] * layers for name in order}
+    for name in order:
+        for layer, found in sets[name].per_layer().items():
+            if layer >= layers:
+                raise ValueError(
+                    f"The set {name!r} has neurons in layer {layer}, and {layers} layers were given."
+                )
+            counts[name][layer] = len(found)
+    apart = len(order) * layers > MOST_BARS
+    figure = make_subplots(
+        rows=len(order) if apart else 1,
+        shared_xaxes=True,
+        vertical_spacing=0.2 / max(len(order), 2) * 0.6,
+    )
+    for i, name in enumerate(order):
+        place = names.index(name) if name in names else len(names)
+        figure.add_bar(
+            x=list(range(layers)),
+            y=counts[name],
+            name=f"{wrapped(name, 28, 1)} ({len(sets[name]):,})",
+            marker={
+                "color": styles[name].colour,
+                "line": {"color": INK, "width": 0.7},
+                "pattern": {
+                    "shape": PATTERNS[place % len(PATTERNS)],
+                    "size": 6,
+                    "solidity": 0.4,
+                },
+            },
+            hovertemplate=f"layer %{{x}}: %{{y}} neurons<extra>{label(name)}</extra>",
+            row=i + 1 if apart else 1,
+            col=1,
+        )
+    tallest = max(1, *(max(one) for one in counts.values()))
+    ticks: Row = {"dtick": 1} if layers <= 12 else {"nticks": 16}
+    figure.update_xaxes(range=[-0.6, layers - 0.4], zeroline=False, **ticks)
+    figure.update_xaxes(title_text="layer", row=len(order) if apart else 1)
+    figure.update_yaxes(title_text="neurons", range=[0, 1.08 * tallest], tickformat=",d")
+    if apart:
+        figure.update_yaxes(nticks=4)
+    figure.update_layout(bargap=0.25, bargroupgap=0.05, barmode="group", showlegend=True)
+    sizes = [len(sets[name]) for name in order]
+    return finish(
+        figure,
+        "Where each modality's neurons lie",
+        f"{span(sizes)} neurons per set, in brackets; one in several sets counts in each",
+        height=240 + 95 * len(order) if apart and len(order) > 2 else 500,
+    )

@@ -1,0 +1,255 @@
+"""Maps of what masking costs: strategies by weights of the scores, data mined by data asked about.
+
+Part of :mod:`mmlens.plots`, which offers them by name. Drawn from the masking table, as
+:mod:`mmlens.plots.masking`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mmlens.plots.masking_frames import (
+    against,
+    choose,
+    control_text,
+    excludes_zero,
+    masking_rows,
+    ordered,
+    setting_text,
+    wrapped,
+)
+from mmlens.plots.overlap import SEQUENTIAL
+from mmlens.plots.style import INK, Row, finish, label, points, span
+
+
+def masking_grid(
+    masking: pd.DataFrame,
+    control: str = "matched",
+    *,
+    mined: str | None = None,
+    ratio: float | None = None,
+    treatment: str | None = None,
+    evaluated: str | None = None,
+    modalities: Sequence[str] | None = None,
+    strategies: Sequence[str] | None = None,
+    weights: Sequence[str] | None = None,
+) -> go.Figure:
+    """Weights of the scores (rows) by strategy (columns), a map per modality (the paper's Table 4).
+
+    A cell has the accuracy under the mask (per cent) and its change from the untouched model (points);
+    the colour is what is lost. A star: the 95% interval of the difference from the control excludes 0;
+    a ring: no control was run for this cell. ``modalities``: those drawn, in this order (default: all
+    there are). ``strategies`` and ``weights`` give orders. ValueError for a missing column, an empty
+    frame, or a value or control that is not there.
+    """
+    rows = against(masking_rows(masking), control)
+    chosen = {"mined": mined, "ratio": ratio, "treatment": treatment, "evaluated": evaluated}
+    rows = _of_modalities(choose(rows, **chosen), modalities)
+    figure = _maps(
+        rows,
+        ("weights", ordered(rows, "weights", weights)),
+        ("strategy", ordered(rows, "strategy", strategies)),
+        modalities,
+    )
+    return _described(
+        figure,
+        rows,
+        control,
+        "Strategy and weights of the scores: what is lost",
+        ("strategy", "weights"),
+    )
+
+
+def mining_matrix(
+    masking: pd.DataFrame,
+    control: str = "matched",
+    *,
+    strategy: str | None = None,
+    weights: str | None = None,
+    ratio: float | None = None,
+    treatment: str | None = None,
+    modalities: Sequence[str] | None = None,
+    data_sets: Sequence[str] | None = None,
+) -> go.Figure:
+    """Data mined (rows) by questions (columns), a map per modality (the paper's Table 2).
+
+    Cells as in :func:`masking_grid`; a frame marks those where the neurons were found on the data
+    that the questions are of. ``data_sets`` gives the order of both. Errors as there.
+    """
+    rows = against(masking_rows(masking), control)
+    chosen = {"strategy": strategy, "weights": weights, "ratio": ratio, "treatment": treatment}
+    rows = _of_modalities(choose(rows, **chosen), modalities)
+    figure = _maps(
+        rows,
+        ("mined", ordered(rows, "mined", data_sets)),
+        ("evaluated", ordered(rows, "evaluated", data_sets)),
+        modalities,
+        framed=True,
+    )
+    return _described(
+        figure,
+        rows,
+        control,
+        "Neurons mined on one data set, masked on another",
+        ("mined", "evaluated"),
+    )
+
+
+def _of_modalities(rows: Sequence[Row], modalities: Sequence[str] | None) -> list[Row]:
+    present = {row["modality"] for row in rows}
+    if missing := [one for one in modalities or () if one not in present]:
+        raise ValueError(
+            f"The masking frame has the modalities {sorted(present)}, and {missing[0]!r} was asked for."
+        )
+    return [row for row in rows if modalities is None or row["modality"] in modalities]
+
+
+def _maps(
+    rows: Sequence[Row],
+    down: tuple[str, Sequence[str]],
+    across: tuple[str, Sequence[str]],
+    modalities: Sequence[str] | None,
+    *,
+    framed: bool = False,
+) -> go.Figure:
+    """Maps below one another, one per modality, of one colour scale: what masking costs."""
+    facets = list(modalities) if modalities is not None else ordered(rows, "modality")
+    (row_key, row_values), (column_key, column_values) = down, across
+    cells = {(r["modality"], str(r[row_key]), str(r[column_key])): r for r in rows}
+    each = 46 * len(row_values)
+    # Room for names of columns, which stand aslant where they are long or the window narrow.
+    gap = 50 + 5 * max(len(wrapped(_words(one), 16, 1)) for one in column_values)
+    total = each * len(facets) + gap * (len(facets) - 1)
+    figure = make_subplots(
+        rows=len(facets),
+        shared_xaxes=True,
+        subplot_titles=[
+            "all modalities" if one == "all" else f"{label(one)} neurons" for one in facets
+        ],
+        vertical_spacing=gap / total if len(facets) > 1 else 0,
+    )
+    figure.update_annotations(x=0, xanchor="left", font={"size": 14}, yshift=2)
+    some = any(row["control"] for row in rows)
+    lost = [100 * row["drop"] for row in rows if math.isfinite(row["drop"])] or [0.0]
+    for i, facet in enumerate(facets, start=1):
+        here = [[cells.get((facet, r, c)) for c in column_values] for r in row_values]
+        hover = [
+            [f"{label(r)}, {label(c)}" + _hover(cells.get((facet, r, c))) for c in column_values]
+            for r in row_values
+        ]
+        _map(figure, here, hover, label(facet), i, some)
+        for name in row_values if framed else ():
+            if name in column_values:
+                _frame(figure, list(column_values).index(name), list(row_values).index(name), i)
+    figure.update_xaxes(**_ticks([_words(one) for one in column_values]))
+    figure.update_xaxes(showticklabels=True)
+    figure.update_yaxes(**_ticks([_words(one) for one in row_values]))
+    figure.update_yaxes(range=[len(row_values) - 0.5, -0.5])
+    names = {"weights": "weights of the scores", "mined": "mined on", "evaluated": "questions of"}
+    figure.update_xaxes(title_text=names.get(column_key, column_key), row=len(facets))
+    figure.update_yaxes(title_text=names.get(row_key, row_key))
+    figure.update_layout(
+        height=total + 235,
+        coloraxis={
+            "colorscale": SEQUENTIAL,
+            "cmin": min(0.0, *lost),
+            "cmax": max(1e-9, *lost),
+            "showscale": False,  # every cell says its number, and a bar takes width from them
+        },
+    )
+    return figure
+
+
+def _map(
+    figure: go.Figure,
+    cells: Sequence[Sequence[Row | None]],
+    hover: Sequence[Sequence[str]],
+    name: str,
+    at: int,
+    some_controls: bool,
+) -> None:
+    """One map: what is lost as colour, accuracy and change as text."""
+    figure.add_heatmap(
+        z=[[None if one is None else 100 * one["drop"] for one in line] for line in cells],
+        text=[[_cell(one, some_controls) for one in line] for line in cells],
+        texttemplate="%{text}",
+        textfont={"size": 12},
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=False,
+        coloraxis="coloraxis",
+        xgap=2,
+        ygap=2,
+        name=name,
+        row=at,
+        col=1,
+    )
+
+
+def _frame(figure: go.Figure, x: int, y: int, at: int) -> None:
+    """A frame around one cell."""
+    figure.add_shape(
+        x0=x - 0.495,
+        x1=x + 0.495,
+        y0=y - 0.47,
+        y1=y + 0.47,
+        line={"color": INK, "width": 2.5},
+        row=at,
+        col=1,
+    )
+
+
+def _words(value: str) -> str:
+    return "all data" if value == "all" else value
+
+
+def _ticks(names: Sequence[str]) -> Row:
+    return {
+        "tickvals": list(range(len(names))),
+        "ticktext": [wrapped(name, 16) for name in names],
+        "range": [-0.5, len(names) - 0.5],
+        "showgrid": False,
+        "zeroline": False,
+    }
+
+
+def _cell(row: Row | None, some_controls: bool) -> str:
+    """Accuracy, change and sign of one cell."""
+    if row is None:
+        return ""
+    sign = "*" if excludes_zero(row) else ""
+    sign = "°" if some_controls and not row["control"] else sign
+    return f"{points(row['masked'])}<br>{points(-row['drop'], sign=True)}{sign}"
+
+
+def _hover(row: Row | None) -> str:
+    if row is None:
+        return ": not run"
+    return (
+        f"<br>{row['n_neurons']} neurons, {row['n_questions']} questions<br>accuracy "
+        f"{points(row['baseline'])}% to {points(row['masked'])}<br>beyond the control: "
+        f"{points(row['difference'], sign=True)} [{points(row['low'])}, {points(row['high'])}] points"
+    )
+
+
+def _described(
+    figure: go.Figure, rows: Sequence[Row], control: str, title: str, axes: Sequence[str]
+) -> go.Figure:
+    """Title, subtitle, room."""
+    bare = not any(row["control"] for row in rows)
+    signs = "" if bare else f"; * interval against {label(control)} excludes 0"
+    ring = "; ° no control" if signs and not all(row["control"] for row in rows) else ""
+    finish(
+        figure,
+        title,
+        f"Masked accuracy (%), below it the change (points){signs}{ring}<br>"
+        f"{setting_text(rows, (*axes, 'modality'))}; {span([r['n_questions'] for r in rows])} questions; "
+        f"{control_text(rows, control)}",
+        height=figure.layout.height,
+    )
+    return figure.update_layout(margin={"t": 125, "b": 110})

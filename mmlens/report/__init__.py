@@ -1,0 +1,1 @@
+"""Pages of parts: sections, prompts, pictures and verdicts, from tables alone."""

@@ -1,0 +1,1 @@
+"""The run folder and the estimate of what a run will take."""

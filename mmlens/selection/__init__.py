@@ -1,0 +1,5 @@
+"""From scores to neuron sets, and what is known of the sets: pure functions."""
+
+from mmlens.selection.strategies import STRATEGIES, Strategy, select_neurons, union
+
+__all__ = ["STRATEGIES", "Strategy", "select_neurons", "union"]

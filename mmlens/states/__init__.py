@@ -1,0 +1,1 @@
+"""Token states and what the last token takes from each group (MINER's analyses)."""

@@ -1,0 +1,1 @@
+"""Plain mergeable numbers: activation statistics and top activations."""

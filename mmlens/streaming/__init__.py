@@ -1,0 +1,1 @@
+"""From samples to statistics in one pass, batch by batch."""

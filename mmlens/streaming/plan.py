@@ -1,0 +1,152 @@
+"""What a pass over samples will run, decided before its first forward: shares, batches, keys, groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mmlens.data.samples import Sample
+from mmlens.errors import MediaError, SampleError, TooManyFailuresError
+from mmlens.hook_names import LANGUAGE
+from mmlens.hooks.editing import Site
+from mmlens.model.batch import Batch
+from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.model.prepare import prepare, prompt_lengths
+from mmlens.storage.fingerprint import data_fingerprint
+from mmlens.streaming.batching import plan_batches
+from mmlens.streaming.token_limit import within
+from mmlens.tokens.groups import ALL
+
+
+@dataclass(frozen=True)
+class CollectPlan:
+    """Everything that decides the statistics, fixed before the first forward.
+
+    Attributes:
+        samples: this process's share.
+        batches: positions in ``samples`` that run together, in order.
+        keys: values of the field ``by`` over all samples, sorted.
+        by: that field.
+        groups: module -> its token groups.
+        template: the prompt template.
+        site: ``act`` or ``glu``.
+        unreadable: sample id -> why it is left out, known from its header.
+    """
+
+    samples: tuple[Sample, ...]
+    batches: tuple[tuple[int, ...], ...]
+    keys: tuple[str, ...]
+    by: str
+    groups: Mapping[str, tuple[str, ...]]
+    template: str
+    unreadable: Mapping[str, str]
+    site: Site = "act"
+
+    def fingerprint(self, model: HookedMLLM) -> str:
+        """A hash of all of it, of the model and of the precision it runs in."""
+        chosen = [[self.samples[i] for i in batch] for batch in self.batches]
+        rows = [[self._told(sample) for sample in batch] for batch in chosen]
+        run_by = [model.weight_hash, str(model.dtype)]
+        return data_fingerprint(
+            [run_by, rows, self.keys, self.by, dict(self.groups), self.template, self.site]
+        )
+
+    def _told(self, sample: Sample) -> tuple[object, ...]:
+        media = (len(sample.images), len(sample.videos), len(sample.audios))
+        return (sample.id, sample.text, str(sample.get(self.by)), *media)
+
+
+def make_plan(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    modules: Sequence[str],
+    groups: Sequence[str],
+    by: str,
+    template: str,
+    token_budget: int,
+    max_batch: int,
+    rank: int = 0,
+    world: int = 1,
+    *,
+    site: Site = "act",
+    stop_after: Mapping[str, int] | None = None,
+) -> CollectPlan:
+    """Decide which samples run together; see :func:`collect` for the arguments and errors."""
+    if not samples:
+        raise SampleError("There are no samples to collect from.")
+    if len({sample.id for sample in samples}) != len(samples):
+        raise SampleError("Two samples have the same id; ids must be unique.")
+    if LANGUAGE in modules and (not groups or len(set(groups)) != len(groups)):
+        raise SampleError(
+            f"Token groups are at least one, each once; given: {', '.join(groups) or 'none'}."
+        )
+    for module in modules:
+        model.module(module)
+        if module != LANGUAGE and not any(s.images or s.videos or s.audios for s in samples):
+            raise SampleError(
+                f"Module {module!r} reads media, but none of the {len(samples)} samples has any; "
+                "collect it on samples with media."
+            )
+    keys = tuple(sorted({str(sample.get(by)) for sample in samples}))
+    # Before the samples are shared out, so that any number of processes counts the same ones.
+    samples = within(model, samples, stop_after, by, template) if stop_after else samples
+    share = tuple(samples[rank::world])
+    lengths = prompt_lengths(model, share, template)
+    readable = [i for i, length in enumerate(lengths) if isinstance(length, int)]
+    batches = plan_batches([int(lengths[i]) for i in readable], token_budget, max_batch)
+    return CollectPlan(
+        samples=share,
+        batches=tuple(tuple(readable[i] for i in batch) for batch in batches),
+        keys=keys,
+        by=by,
+        groups={m: tuple(groups) if m == LANGUAGE else (ALL,) for m in modules},
+        template=template,
+        site=site,
+        unreadable={
+            share[i].id: length for i, length in enumerate(lengths) if isinstance(length, str)
+        },
+    )
+
+
+def check_failures(skipped: Mapping[str, str], total: int, cap: float) -> None:
+    """Raise TooManyFailuresError if more than the share ``cap`` of samples could not be read."""
+    if len(skipped) > cap * total:
+        name, why = next(iter(skipped.items()))
+        raise TooManyFailuresError(
+            f"{len(skipped)} of {total} samples could not be read, more than the allowed share of "
+            f"{cap:.0%}; the first is {name!r}: {why}. Mend the data, or raise max_failures; what was "
+            "finished is kept."
+        )
+
+
+def planned_batches(
+    model: HookedMLLM,
+    samples: Sequence[Sample],
+    template: str,
+    token_budget: int,
+    max_batch: int,
+) -> list[list[Sample]]:
+    """Samples in batches of like lengths; one that cannot be read counts as of no length.
+
+    Args as in :func:`collect`; reading it fails, and is told, when its batch is prepared.
+    """
+    lengths = [n if isinstance(n, int) else 0 for n in prompt_lengths(model, samples, template)]
+    planned = plan_batches(lengths, token_budget, max_batch)
+    return [[samples[i] for i in positions] for positions in planned]
+
+
+def prepared_or_skipped(
+    model: HookedMLLM, samples: Sequence[Sample], template: str
+) -> tuple[Batch | None, dict[str, str]]:
+    """A batch of the samples whose media can be read, and the reasons for the others."""
+    try:
+        return prepare(model, tuple(samples), template, "left"), {}
+    except MediaError as error:
+        if len(samples) == 1:
+            return None, {samples[0].id: str(error)}
+    kept, reasons = [], {}
+    for sample in samples:
+        one, why = prepared_or_skipped(model, [sample], template)
+        reasons.update(why)
+        kept += [] if one is None else [sample]
+    return (prepare(model, tuple(kept), template, "left") if kept else None), reasons

@@ -1,0 +1,200 @@
+"""The shipped audio demo: its folder, its data, and that it does what its card says."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+import mmlens
+from tests.helpers import demos
+
+FOLDER = Path(mmlens.__file__).parent / "demo" / "qwen2-audio"
+SPLITS = ("train", "validation", "test")
+DOMAINS = {"speech", "music", "nature", "machine"}
+QUESTIONS = {"kind", "content", "level", "length", "half", "tone", "check", "both"}
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pd.DataFrame]:
+    return {split: pd.read_parquet(FOLDER / "data" / f"{split}.parquet") for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def card() -> dict:
+    return json.loads((FOLDER / "card.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Qwen2AudioForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+def decode(audios) -> np.ndarray:
+    sound, rate = soundfile.read(io.BytesIO(audios[0]["bytes"]), dtype="float32")
+    assert rate == RATE
+    assert sound.ndim == 1
+    return sound
+
+
+def sounds(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Each sound of a table, decoded once."""
+    first = table.drop_duplicates("picture")
+    return {row.picture: decode(row.audios) for row in first.itertuples()}
+
+
+def prompt_of(processor, text: str) -> str:
+    content = [{"type": "audio"}, {"type": "text", "text": text}]
+    message = [{"role": "user", "content": content}]
+    return processor.apply_chat_template(message, add_generation_prompt=True)
+
+
+def ask(model, processor, texts, media) -> list[str]:
+    """Greedy answers, through the chat template and one batched `generate`."""
+    prompts = [prompt_of(processor, text) for text in texts]
+    inputs = processor(
+        text=prompts, audio=list(media), sampling_rate=RATE, padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        tokens = model.generate(**inputs)
+    new = tokens[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def test_folder_is_small():
+    model_part = sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file())
+    data_part = sum(file.stat().st_size for file in (FOLDER / "data").iterdir())
+    assert model_part <= 8 * 2**20
+    assert data_part <= 6.5 * 2**20
+
+
+def test_architecture(model, processor):
+    text, audio = model.config.text_config, model.config.audio_config
+    assert text.model_type == "qwen2"
+    assert text.intermediate_size * text.num_hidden_layers >= 5000
+    assert text.num_key_value_heads < text.num_attention_heads
+    assert audio.model_type == "qwen2_audio_encoder"
+    extractor = processor.feature_extractor
+    assert audio.num_mel_bins == extractor.feature_size
+    assert audio.max_source_positions * 2 == extractor.nb_max_frames
+    assert {name for name, _ in model.model.multi_modal_projector.named_children()} == {"linear"}
+    settings = model.generation_config
+    assert not settings.do_sample
+    assert settings.max_new_tokens == 8
+    assert settings.eos_token_id == processor.tokenizer.eos_token_id
+    assert settings.pad_token_id == processor.tokenizer.pad_token_id
+
+
+@pytest.mark.parametrize(("seconds", "audio_tokens"), [(0.62, 15), (1.0, 25), (2.0, 50), (9, 50)])
+def test_longer_sounds_have_more_tokens(processor, seconds, audio_tokens):
+    prompt = prompt_of(processor, "Is it loud or soft?")
+    assert prompt == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nAudio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
+        "Is it loud or soft?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    sound = np.zeros(int(seconds * RATE), dtype=np.float32)
+    inputs = processor(text=prompt, audio=sound, sampling_rate=RATE, return_tensors="pt")
+    ids = inputs["input_ids"][0].tolist()
+    assert ids.count(processor.audio_token_id) == audio_tokens
+    assert ids.count(processor.tokenizer.eos_token_id) == 2
+    assert processor.tokenizer.unk_token_id not in ids
+
+
+def test_every_word_of_the_data_is_in_the_vocabulary(processor, tables):
+    demos.assert_words_are_known(processor.tokenizer, tables.values())
+
+
+def test_rows(tables):
+    demos.assert_rows_are_whole(tables, DOMAINS, "audios")
+    assert all(set(table.question) == QUESTIONS for table in tables.values())
+    test = tables["test"]
+    assert test.groupby("domain").picture.nunique().min() >= 160
+    assert test.groupby("domain").size().min() >= 1200
+
+
+def test_splits_share_no_sound_and_no_source(tables):
+    demos.assert_splits_share_nothing(tables, "audios")
+
+
+def test_answers_are_balanced_within_each_domain(tables):
+    for split in ("train", "test"):
+        table = tables[split].assign(answer=lambda rows: rows.answers.str[0])
+        measured = table[table.question.isin(["level", "length", "half", "tone", "check", "both"])]
+        shares = measured.groupby(["question", "domain"]).answer.value_counts(normalize=True)
+        assert shares.between(0.47, 0.53).all()
+        named = table[table.question == "content"].groupby("domain").answer
+        assert (named.value_counts().groupby(level=0).agg(np.ptp) <= 4).all()
+
+
+def test_measured_answers_are_true(tables):
+    """Checked without the code that wrote them."""
+    table = tables["test"].groupby(["domain", "question"]).head(10)
+    heard = sounds(table)
+    for row in table.itertuples():
+        sound, answer = heard[row.picture].astype(float), row.answers[0]
+        middle, seconds = len(sound) // 2, len(sound) / RATE
+        loud = np.sqrt((sound**2).mean()) > 10 ** (-25 / 20)
+        power = np.abs(np.fft.rfft(sound)) ** 2
+        high = power[np.fft.rfftfreq(len(sound), 1 / RATE) > 1000].sum() / power.sum() > 0.5
+        later = (sound[middle:] ** 2).sum() > (sound[:middle] ** 2).sum()
+        facts = {
+            "level": "loud" if loud else "soft",
+            "length": "long" if seconds > 1.2 else "short",
+            "half": "end" if later else "start",
+            "tone": "bright" if high else "dull",
+        }
+        if row.question in facts:
+            assert answer == facts[row.question], row.id
+        elif row.question in ("check", "both"):
+            words = {word.strip("?") for word in row.text.split()}
+            words &= {"loud", "soft", "long", "short", "bright", "dull"}
+            assert len(words) == (2 if row.question == "both" else 1)
+            assert answer == ("yes" if words <= set(facts.values()) else "no"), row.id
+
+
+def test_neither_text_nor_length_tells_the_domain(tables):
+    demos.assert_domain_is_not_told(
+        tables, lambda row: round(4 * soundfile.info(io.BytesIO(row.audios[0]["bytes"])).duration)
+    )
+
+
+def test_card_says_what_is_asked_of_it(card, tables):
+    assert card["split"] == "test"
+    domains = card["results"]["domain"]
+    assert set(domains) == DOMAINS
+    test = tables["test"]
+    for domain, figures in domains.items():
+        demos.assert_figures_convince(figures, ["silence", "noise"])
+        rows = test[test.domain == domain]
+        assert figures["questions"] == len(rows)
+        assert figures["pictures"] == rows.picture.nunique()
+        assert figures["sources"] == rows.source.nunique()
+    readme = (FOLDER / "README.md").read_text()
+    for domain, figures in domains.items():
+        assert f"| {domain} | **{figures['accuracy']:.3f}** |" in readme
+
+
+def test_accuracy_is_that_of_the_card(model, processor, tables, card):
+    """Forty test questions a domain: close to the card, and far above silence's."""
+    test = tables["test"].groupby("domain").sample(40, random_state=0)
+    wanted = test.answers.str[0].to_numpy()
+    media = [decode(audios) for audios in test.audios]
+    silence = [np.zeros_like(sound) for sound in media]
+    right = pd.Series(ask(model, processor, test.text, media) == wanted, index=test.domain)
+    control = np.mean(ask(model, processor, test.text, silence) == wanted)
+    for domain, answered in right.groupby(level=0):
+        demos.assert_as_expected(answered, card["results"]["domain"][domain]["accuracy"])
+    assert right.mean() >= 0.85
+    assert right.mean() >= control + 0.25
