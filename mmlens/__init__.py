@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmlens import entropy, hooks, importance, selection
+    from mmlens.ablation.evaluate import evaluate
     from mmlens.ablation.intervention import Intervention
     from mmlens.cards.neuron_cards import neuron_cards
     from mmlens.data.samples import Sample, load_samples
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mmlens.neurons import NeuronSet
     from mmlens.separation import group_counts, show_groups
     from mmlens.statistics.neuron_statistics import NeuronStatistics
+    from mmlens.streaming.batching import Batching
     from mmlens.streaming.collect import collect
     from mmlens.streaming.top import top_activations
     from mmlens.tokens.groups import TokenGroups
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Batch",
+    "Batching",
     "Generation",
     "HookedMLLM",
     "Intervention",
@@ -38,6 +41,7 @@ __all__ = [
     "TokenGroups",
     "collect",
     "entropy",
+    "evaluate",
     "group_counts",
     "hooks",
     "importance",
@@ -55,6 +59,7 @@ __all__ = [
 # Public name -> the module it lives in; a module's own name stands for itself.
 _HOMES = {
     "Batch": "model.batch",
+    "Batching": "streaming.batching",
     "Generation": "model.hooked_mllm",
     "HookedMLLM": "model.hooked_mllm",
     "Intervention": "ablation.intervention",
@@ -64,6 +69,7 @@ _HOMES = {
     "Sample": "data.samples",
     "TokenGroups": "tokens.groups",
     "collect": "streaming.collect",
+    "evaluate": "ablation.evaluate",
     "group_counts": "separation",
     "load": "model.loading",
     "load_samples": "data.samples",

@@ -1,15 +1,51 @@
-"""Plans: which samples run together, in which order, decided before anything runs."""
+"""How samples are made into batches: the options of every pass, and which samples run together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from mmlens.errors import SampleError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+Template = Literal["auto", "chat", "plain", "none"]
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How samples become prompts and batches; the same for every pass over samples.
+
+    Attributes:
+        template: prompt form, as in :meth:`mmlens.HookedMLLM.prepare`.
+        token_budget: prompt tokens per batch at most, padding included.
+        max_batch: samples per batch at most.
+        max_failures: share of samples that may be left out for unreadable media.
+        progress: show a progress bar.
+
+    Raises:
+        SampleError: a budget or batch size below one, or a share of failures outside [0, 1].
+    """
+
+    template: Template = "auto"
+    token_budget: int = 4096
+    max_batch: int = 64
+    max_failures: float = 0.05
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.token_budget < 1 or self.max_batch < 1:
+            raise SampleError(
+                "token_budget and max_batch must be at least 1; "
+                f"{self.token_budget} and {self.max_batch} given."
+            )
+        if not 0 <= self.max_failures <= 1:
+            raise SampleError(
+                f"max_failures is a share of the samples, from 0 to 1; {self.max_failures} given."
+            )
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int, max_batch: int = 64) -> list[list[int]]:
