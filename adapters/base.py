@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from mmlens.adapter.base import Adapter, Tower, TowerMLP
+from mmlens.adapter import Adapter, Tower, TowerMLP
 from mmlens.errors import SpliceError
 from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 

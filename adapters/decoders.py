@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmlens.adapter.base import Decoder, own_device
+from mmlens.adapter import Decoder
 from mmlens.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def hooked_transformer_config(decoder: Decoder) -> HookedTransformerConfig:
         attn_types=["local" if w else "global" for w in windows] if any(windows) else None,
         init_weights=False,
         dtype=decoder.embed.weight.dtype,
-        device=str(own_device(decoder.model)),
+        device=str(_device(decoder.model)),
     )
 
 
@@ -132,7 +132,7 @@ def hooked_transformer_weights(
     """
     text: Any = decoder.config
     holder = SimpleNamespace(model=decoder.model, lm_head=decoder.head)
-    device = own_device(decoder.model)
+    device = _device(decoder.model)
     rotary: Any = decoder.rotary
     with torch.no_grad():
         weights = FAMILIES[text.model_type].convert(holder, config)
@@ -197,3 +197,7 @@ def _windows(text: Any) -> list[bool]:
 
 def _head_size(text: Any) -> int:
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

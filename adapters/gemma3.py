@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import Places, class_and_patches
 from mmlens_adapters.base import FamilyAdapter, plain_tower

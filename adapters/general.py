@@ -23,7 +23,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMultimodalLM, PreTrainedModel
 
-from mmlens.adapter.base import KINDS, Decoder, Media, Tower, TowerMLP, Towers
+from mmlens.adapter import KINDS, Decoder, Media, Tower, TowerMLP, Towers
 from mmlens.errors import UnsupportedModelError
 from mmlens_adapters.base import FamilyAdapter
 

@@ -20,7 +20,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import (
     get_resize_output_image_size,
 )
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import WHOLE, Box, Places, cells, tiles
 from mmlens_adapters.base import FamilyAdapter, plain_tower

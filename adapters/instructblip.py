@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter.base import Decoder, Media, MediaSizes, Towers
+from mmlens.adapter import Decoder, Media, MediaSizes, Towers
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import WHOLE, Box, Places, cells, class_and_patches, tiles

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.image_transforms import get_resize_output_image_size
 
-from mmlens.adapter.base import MediaSizes, Towers
+from mmlens.adapter import MediaSizes, Towers
 from mmlens.errors import UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import Box, Places, class_and_patches, window

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from mmlens.adapter.base import MediaSizes, Towers
+from mmlens.adapter import MediaSizes, Towers
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import Places, class_and_patches
 from mmlens_adapters.anyres import packed_places, tile_boxes

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
 
-from mmlens.adapter.base import Media, MediaSizes
+from mmlens.adapter import Media, MediaSizes
 from mmlens.errors import SampleError
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import Box, Places, cells, class_and_patches

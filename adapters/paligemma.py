@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.tokens.places import Places, class_and_patches

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import Places

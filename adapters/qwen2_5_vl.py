@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter.base import Towers
+from mmlens.adapter import Towers
 from mmlens.hook_names import LANGUAGE
 from mmlens_adapters.base import gated_tower, plain_tower
 from mmlens_adapters.qwen2_vl import Qwen2VLAdapter

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.groups import TokenIds

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError
 from mmlens_adapters.base import plain_tower
 from mmlens_adapters.qwen2_vl import Qwen2VLAdapter

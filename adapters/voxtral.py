@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from mmlens.adapter.base import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.data.samples import Sample
 from mmlens.errors import UnsupportedModelError
 from mmlens.hook_names import LANGUAGE

@@ -12,7 +12,7 @@ import torch
 
 import mmlens
 from benchmarks._sizes import Device, Dtype, Family, ModelSize, Size, SizeName
-from mmlens.adapter.base import adapter_for
+from mmlens.adapter import adapter_for
 from mmlens.model.prepare import prompt_lengths
 from tests.tiny.common import vocabulary
 

@@ -10,7 +10,7 @@ from transformers import LogitsProcessorList
 
 from mmlens.ablation.decoding import SeededSampling, seed_of
 from mmlens.ablation.intervention import Intervention
-from mmlens.adapter.base import KINDS
+from mmlens.adapter import KINDS
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.hook_names import LANGUAGE

@@ -1,23 +1,21 @@
-"""What an adapter has to know of one family of Hugging Face models, and how adapters are found.
+"""What an adapter has to know of one family of Hugging Face models.
 
-An adapter is the only place that touches Hugging Face internals of its family. It is registered
-through the entry-point group ``mmlens.adapters``; a third-party package does exactly as ours does.
+An adapter is the only place that touches Hugging Face internals of its family.
 """
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from transformers import AutoModelForMultimodalLM, PreTrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import AutoModelForMultimodalLM, PreTrainedModel
 
+from mmlens.adapter.parts import KINDS, Decoder, Media, MediaSizes, Towers
 from mmlens.data.samples import Sample
 from mmlens.errors import UnsupportedModelError
 from mmlens.tokens.groups import TokenIds
@@ -25,120 +23,6 @@ from mmlens.tokens.places import Places
 
 if TYPE_CHECKING:
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-
-ENTRY_POINTS = "mmlens.adapters"
-#: The entry point of the adapter for every model type that has none of its own.
-GENERAL = "general"
-#: Kinds of media, in the order in which a prompt shows them.
-KINDS = ("image", "video", "audio")
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """The language model inside a Hugging Face model, by its parts.
-
-    Attributes:
-        model: the module that owns the layers; its ``config`` is the text config.
-        layers: the decoder layers.
-        norm: the final norm.
-        head: the unembedding.
-        embed: the token embedding.
-        rotary: gives (cos, sin) for (hidden states, position ids); None where positions come
-            another way.
-    """
-
-    model: PreTrainedModel
-    layers: nn.ModuleList
-    norm: nn.Module
-    head: nn.Module
-    embed: nn.Embedding
-    rotary: nn.Module | None
-
-    @property
-    def config(self) -> PreTrainedConfig:
-        """The text config."""
-        return self.model.config
-
-    def activation(self, layer: int) -> Callable[[Tensor], Tensor]:
-        """The activation function of one layer's MLP."""
-        mlp: Any = self.layers[layer].mlp
-        return mlp.act_fn if hasattr(mlp, "act_fn") else mlp.activation_fn
-
-
-@dataclass(frozen=True)
-class TowerMLP:
-    """One MLP outside the language model: ``second(activation(first(x)))``.
-
-    With an up branch: ``second(activation(first(x)) * up(x))``; ``activation`` is then needed, since
-    the neurons' activation itself is no module's input.
-    """
-
-    first: nn.Module
-    second: nn.Module
-    up: nn.Module | None = None
-    activation: Callable[[Tensor], Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Tower:
-    """A module outside the language model that has neurons.
-
-    Attributes:
-        mlps: its MLPs, one per layer.
-        width: neurons per layer.
-        on_path: per layer, whether its neurons can influence the model's output.
-    """
-
-    mlps: tuple[TowerMLP, ...]
-    width: int
-    on_path: tuple[bool, ...] = ()
-
-    @property
-    def gated(self) -> bool:
-        """Whether its MLPs multiply the activation with an up branch."""
-        return self.mlps[0].up is not None
-
-
-@dataclass(frozen=True)
-class Towers:
-    """The modules of a model that have neurons, and why others have none."""
-
-    towers: Mapping[str, Tower]
-    without_neurons: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Media:
-    """The decoded media of a batch, row by row.
-
-    Attributes:
-        images: pictures, RGB.
-        videos: frames of each video, with their rate (:class:`mmlens.data.media.decoding.VideoFrames`).
-        audios: waveforms, mono, at the processor's sampling rate.
-    """
-
-    images: Sequence[Sequence[Any]]
-    videos: Sequence[Sequence[Any]] = ()
-    audios: Sequence[Sequence[Any]] = ()
-
-    def flat(self, kind: str) -> list[Any]:
-        """All media of a kind, in the order of the rows."""
-        return [one for row in getattr(self, f"{kind}s") for one in row]
-
-
-@dataclass(frozen=True)
-class MediaSizes:
-    """The sizes of one sample's media, from their headers.
-
-    Attributes:
-        images: (height, width) in pixels.
-        videos: (frames, height, width).
-        audios: samples at the processor's sampling rate.
-    """
-
-    images: tuple[tuple[int, int], ...] = ()
-    videos: tuple[tuple[int, int, int], ...] = ()
-    audios: tuple[int, ...] = ()
 
 
 class Adapter(ABC):
@@ -412,50 +296,6 @@ class Adapter(ABC):
         return self.modalities
 
 
-def adapters() -> dict[str, type[Adapter]]:
-    """``model_type`` -> adapter class, from all installed packages.
-
-    Raises:
-        UnsupportedModelError: two packages register the same model type.
-    """
-    found: dict[str, type[Adapter]] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
-        adapter = entry.load()
-        for model_type in adapter.model_types:
-            _claim(found, model_type, adapter)
-    return found
-
-
-def adapter_for(config: PreTrainedConfig) -> type[Adapter]:
-    """The adapter class of a model's config: its family's, or the one registered as ``general``.
-
-    Raises:
-        UnsupportedModelError: no installed adapter serves this model type.
-    """
-    known = adapters()
-    if config.model_type in known:
-        return known[config.model_type]
-    fallback: dict[str, type[Adapter]] = {}
-    for entry in entry_points(group=ENTRY_POINTS, name=GENERAL):
-        _claim(fallback, GENERAL, entry.load())
-    if GENERAL in fallback:
-        return fallback[GENERAL]
-    raise UnsupportedModelError(
-        f"No adapter serves model type {config.model_type!r} "
-        f"({', '.join(config.architectures or ['no architecture named'])}); there are adapters for "
-        f"{', '.join(sorted(known)) or 'nothing'}. A package can add one through the entry-point "
-        f"group {ENTRY_POINTS!r}."
-    )
-
-
-def _claim(found: dict[str, type[Adapter]], model_type: str, adapter: type[Adapter]) -> None:
-    if found.setdefault(model_type, adapter) is not adapter:
-        raise UnsupportedModelError(
-            f"Two installed adapters claim model type {model_type!r}: {found[model_type]} and "
-            f"{adapter}; uninstall one of the packages."
-        )
-
-
 def _repeated(value: Any, times: int, per_layer: Sequence[str]) -> Any:
     if isinstance(value, Tensor):
         return value.repeat(times, *(1 for _ in value.shape[1:])) if value.dim() else value
@@ -502,8 +342,3 @@ def owners(
             f"{len(sizes)} {group} media were given, but the prompts have placeholders for {medium}."
         )
     return rows
-
-
-def own_device(module: nn.Module) -> torch.device:
-    """The device of a module's first parameter."""
-    return next(module.parameters()).device

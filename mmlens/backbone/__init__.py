@@ -1,1 +1,5 @@
-"""The decoder under TransformerLens hooks: a HookedTransformer or a TransformerBridge."""
+"""The decoder under TransformerLens hooks: a HookedTransformer or a TransformerBridge.
+
+``exchange``: what a backbone is, and entering and leaving it. ``layout``: where a decoder keeps its
+parts. ``hooked_transformer`` and ``bridge``: the two backbones. ``build``: which one a model gets.
+"""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmlens.adapter.base import Decoder
+from mmlens.adapter import Decoder
 from mmlens.errors import UnsupportedModelError
 
 # TransformerLens's path -> Hugging Face's.

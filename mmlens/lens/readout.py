@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmlens.adapter.base import Adapter
+from mmlens.adapter import Adapter
 from mmlens.errors import UnsupportedModelError
 
 #: Logits held at a time: 32 MiB in float32.

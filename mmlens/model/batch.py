@@ -15,7 +15,7 @@ from mmlens.errors import SampleError
 from mmlens.tokens.groups import TokenGroups
 
 if TYPE_CHECKING:
-    from mmlens.adapter.base import Adapter
+    from mmlens.adapter import Adapter
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedModel, ProcessorMixin
 
-from mmlens.adapter.base import Adapter, owners
+from mmlens.adapter import Adapter, owners
 from mmlens.backbone.build import BackboneName, build_backbone
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from mmlens.adapter.base import adapter_for
+from mmlens.adapter import adapter_for
 from mmlens.backbone.build import BackboneName
 from mmlens.data.demos import demo_path
 from mmlens.errors import UnsupportedModelError

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mmlens.adapter.base import KINDS, Adapter, Media, MediaSizes
+from mmlens.adapter import KINDS, Adapter, Media, MediaSizes
 from mmlens.data.media.decoding import (
     audio_length,
     open_audio,

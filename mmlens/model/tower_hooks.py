@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.adapter.base import Tower, TowerMLP
+from mmlens.adapter import Tower, TowerMLP
 from mmlens.hook_names import Point, mlp_hook
 
 

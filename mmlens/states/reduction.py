@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmlens.adapter.base import KINDS
+from mmlens.adapter import KINDS
 from mmlens.states.geometry import cosine_distances, permuted_labels
 from mmlens.states.indices import nearest, permuted_positions, probing_hits, telomere_hits
 from mmlens.tokens.groups import BASE_GROUPS

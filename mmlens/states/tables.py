@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmlens.adapter.base import KINDS
+from mmlens.adapter import KINDS
 from mmlens.errors import SampleError
 from mmlens.states.contributions import contribution_table, mean_interval
 from mmlens.states.geometry import (

@@ -10,7 +10,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 import mmlens
-from mmlens.adapter.base import ENTRY_POINTS, Adapter, adapter_for
+from mmlens.adapter import ENTRY_POINTS, Adapter, adapter_for
 from mmlens.errors import UnsupportedModelError
 from tests.tiny import llava
 

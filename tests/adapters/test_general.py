@@ -7,7 +7,7 @@ import torch
 import transformers as hf
 
 import mmlens
-from mmlens.adapter.base import Media
+from mmlens.adapter import Media
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens_adapters.general import GeneralAdapter

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mmlens
-from mmlens.adapter.base import MediaSizes
+from mmlens.adapter import MediaSizes
 from mmlens.data.media.decoding import open_video
 from mmlens.errors import MediaError, SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM

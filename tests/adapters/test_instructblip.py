@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, T5Config
 
-from mmlens.adapter.base import MediaSizes
+from mmlens.adapter import MediaSizes
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM

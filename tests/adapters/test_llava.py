@@ -6,7 +6,7 @@ from transformers import LlavaProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 import mmlens
-from mmlens.adapter.base import MediaSizes
+from mmlens.adapter import MediaSizes
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.prepare import prompt_lengths

@@ -10,7 +10,7 @@ from transformers import (
 )
 
 import mmlens
-from mmlens.adapter.base import adapter_for
+from mmlens.adapter import adapter_for
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.prepare import prompt_lengths

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmlens.adapter.base import MediaSizes
+from mmlens.adapter import MediaSizes
 from mmlens.data.samples import Sample
 from mmlens.errors import MediaError, SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM

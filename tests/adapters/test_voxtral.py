@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("mistral_common", reason="Voxtral's processor needs mistral-common")
 
-from mmlens.adapter.base import MediaSizes
+from mmlens.adapter import MediaSizes
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM

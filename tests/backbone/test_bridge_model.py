@@ -9,7 +9,7 @@ from torch import nn
 from transformer_lens import ActivationCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mmlens.adapter.base import Decoder
+from mmlens.adapter import Decoder
 from mmlens.backbone.bridge.splice import BridgeSplice
 from mmlens.errors import SpliceError, UnsupportedModelError
 from tests.helpers.decoders import (

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 import mmlens
 from mmlens.backbone import build as backbone
-from mmlens.backbone.build import Backbone, has_hooked_transformer
+from mmlens.backbone.build import has_hooked_transformer
+from mmlens.backbone.exchange import Backbone
 from mmlens.errors import SampleError, UnsupportedModelError
 from tests.tiny import gemma3, llava_next, qwen2_vl
 

@@ -13,7 +13,7 @@ from benchmarks._memory import Job, measured, on_cuda
 from benchmarks._models import build, family
 from benchmarks._sizes import Size
 from benchmarks._variants import HOOKED, VARIANTS, HookedRuns, Setting, Variant, chosen
-from mmlens.adapter.base import adapter_for
+from mmlens.adapter import adapter_for
 
 FAMILIES = ("llava-next", "instructblip", "qwen2-vl", "qwen2-audio")
 BACKBONES = ("hooked_transformer", "bridge")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as tf
 
-from mmlens.adapter.base import Decoder
+from mmlens.adapter import Decoder
 from mmlens.backbone.bridge.splice import BridgeSplice
 
 IMAGE, VIDEO, START, END, AUDIO = 5, 6, 7, 8, 9

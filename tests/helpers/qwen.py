@@ -4,7 +4,7 @@ import io
 
 import torch
 
-from mmlens.adapter.base import MediaSizes
+from mmlens.adapter import MediaSizes
 from mmlens.hook_names import mlp_hook
 
 

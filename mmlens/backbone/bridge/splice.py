@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.adapter.base import Decoder
+from mmlens.adapter import Decoder
 from mmlens.backbone.bridge.attention import (
     EXPLICIT_KERNELS,
     HeardAttention,
@@ -36,7 +36,7 @@ from mmlens.backbone.bridge.wiring import (
     hear_sites,
     layer_sites,
 )
-from mmlens.backbone.build import NO_ATTENTIONS, Exchange
+from mmlens.backbone.exchange import NO_ATTENTIONS, Exchange
 from mmlens.backbone.layout import NORMS, Parts, layout_of, named_modules, parts_of
 from mmlens.errors import SpliceError
 

@@ -23,7 +23,7 @@ from transformer_lens.model_bridge.generalized_components import (
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from mmlens.adapter.base import Decoder
+from mmlens.adapter import Decoder
 from mmlens.backbone.layout import NORMS, Layout, epsilon_of, head_sizes, norm_names
 from mmlens.errors import SpliceError
 

@@ -17,8 +17,8 @@ from transformer_lens import HookedTransformer
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.adapter.base import Adapter
-from mmlens.backbone.build import NO_ATTENTIONS, Exchange
+from mmlens.adapter import Adapter
+from mmlens.backbone.exchange import NO_ATTENTIONS, Exchange
 from mmlens.backbone.hooked_transformer.attention import LayerCall, SpliceContext
 from mmlens.backbone.hooked_transformer.build import build_hooked_transformer, share_weights
 from mmlens.errors import SpliceError
@@ -39,7 +39,7 @@ Fingerprint = tuple[tuple[tuple[str, type], ...], tuple[tuple[Any, ...], ...]]
 class Splice(Exchange):
     """The exchange of one Hugging Face model's decoder for a HookedTransformer's blocks.
 
-    It is the backbone ``hooked_transformer`` (see :class:`mmlens.backbone.build.Backbone`).
+    It is the backbone ``hooked_transformer`` (see :class:`mmlens.backbone.exchange.Backbone`).
 
     Args:
         adapter: the adapter of the Hugging Face model.
@@ -67,7 +67,7 @@ class Splice(Exchange):
         return self.model.cfg
 
     def why_silent(self, name: str) -> str | None:
-        """See :meth:`mmlens.backbone.build.Backbone.why_silent`."""
+        """See :meth:`mmlens.backbone.exchange.Backbone.why_silent`."""
         for ending, flag in _SWITCHES.items():
             if name.endswith(ending) and not getattr(self.cfg, flag):
                 return (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmlens.adapter.base import KINDS
+from mmlens.adapter import KINDS
 from mmlens.data.media.decoding import Audio, open_audio, open_picture, open_video
 from mmlens.data.media.spectrogram import MelBank, Spectrogram, spectrogram
 from mmlens.data.samples import Sample
