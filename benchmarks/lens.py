@@ -26,8 +26,8 @@ import mmlens
 from benchmarks._memory import resident_peak
 from benchmarks._models import build
 from benchmarks._sizes import Size, SizeName
-from mmlens.lens.logit_lens import LensResult
 from mmlens.lens.readout import Readout
+from mmlens.lens.result import LensResult
 
 
 @dataclass(frozen=True)

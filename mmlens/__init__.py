@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from mmlens.ablation.intervention import Intervention
     from mmlens.cards.neuron_cards import neuron_cards
     from mmlens.data.samples import Sample, load_samples
-    from mmlens.lens.logit_lens import LensResult, logit_lens
+    from mmlens.lens.logit_lens import logit_lens
+    from mmlens.lens.result import LensResult
     from mmlens.model.batch import Batch
     from mmlens.model.hooked_mllm import Generation, HookedMLLM
     from mmlens.model.loading import load, splice
@@ -63,7 +64,7 @@ _HOMES = {
     "Generation": "model.hooked_mllm",
     "HookedMLLM": "model.hooked_mllm",
     "Intervention": "ablation.intervention",
-    "LensResult": "lens.logit_lens",
+    "LensResult": "lens.result",
     "NeuronSet": "neurons",
     "NeuronStatistics": "statistics.neuron_statistics",
     "Sample": "data.samples",

@@ -19,10 +19,9 @@ from mmlens.data.identity import media_identity
 from mmlens.data.media.decoding import open_audio, open_video
 from mmlens.data.samples import Sample
 from mmlens.hook_names import LANGUAGE
-from mmlens.lens.figures.medium import model_spectrogram
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.places import tower_rows
+from mmlens.model.places import model_spectrogram, tower_rows
 from mmlens.neurons import NeuronSet
 from mmlens.tokens.places import KINDS, Places
 

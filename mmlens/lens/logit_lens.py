@@ -8,11 +8,8 @@ nothing of size [layer, position, vocabulary] ever exists.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import fields, replace
 
-import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,6 +17,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mmlens.errors import HookError, SampleError, SelfCheckError
 from mmlens.lens.readout import Reading, Readout
+from mmlens.lens.result import LensResult
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM, Inputs
 from mmlens.model.self_check import TOLERANCE
@@ -34,116 +32,6 @@ POINTS = {
 }
 #: A map of a layer's residual stream to the last layer's, such as a tuned lens.
 Translator = Callable[[Float[Tensor, "pos d_model"], int], Float[Tensor, "pos d_model"]]
-
-
-@dataclass(frozen=True, eq=False)
-class LensResult:
-    """What every layer says at every position.
-
-    Positions that were not read have entropy NaN and token id -1.
-
-    Attributes:
-        point: where the stream was read.
-        layers: the layers read, in order.
-        entropy: nats.
-        top_ids, top_probabilities: the most probable tokens, the first first.
-        tokens: ids asked for, by row.
-        token_ranks, token_probabilities: of those; rank 0 is the most probable.
-        batch: what the model was given.
-        decode: token id -> text; None where the model has no tokenizer.
-        special: ids of the tokenizer's special tokens.
-    """
-
-    point: str
-    layers: tuple[int, ...]
-    entropy: Float[Tensor, "layer batch pos"]
-    top_ids: Int[Tensor, "layer batch pos k"]
-    top_probabilities: Float[Tensor, "layer batch pos k"]
-    tokens: Int[Tensor, "batch token"]
-    token_ranks: Int[Tensor, "layer batch pos token"]
-    token_probabilities: Float[Tensor, "layer batch pos token"]
-    batch: Batch = field(repr=False)
-    decode: Callable[[int], str] | None = field(default=None, repr=False)
-    special: frozenset[int] = field(default=frozenset(), repr=False)
-
-    def word(self, token: int) -> str:
-        """The text of a token id, blanks kept; the id itself where there is no tokenizer."""
-        return str(token) if self.decode is None else self.decode(token)
-
-    def frame(self, top: int = 1) -> pd.DataFrame:
-        """A row per layer, sample and position that was read.
-
-        Columns: ``layer``, ``row``, ``sample`` (its id, where there is one), ``pos``, ``group``,
-        ``token`` (the prompt's own), ``entropy`` (nats), ``top_1``, ``p_1``, ... and, for every token
-        asked for, ``asked_1`` (its text), ``asked_rank_1``, ``asked_p_1``, ...
-        """
-        layer, row, pos = (i.numpy() for i in (~self.entropy.isnan()).nonzero(as_tuple=True))
-        ids = self.batch.input_ids.cpu().numpy()
-        samples = self.batch.samples
-        names = [None] * len(ids) if samples is None else [sample.id for sample in samples]
-        found: dict[str, Any] = {
-            "layer": np.asarray(self.layers)[layer],
-            "row": row,
-            "sample": np.asarray(names, dtype=object)[row],
-            "pos": pos,
-            "group": self._groups()[row, pos],
-            "token": self._words(ids[row, pos]),
-            "entropy": self.entropy.numpy()[layer, row, pos],
-        }
-        for i in range(min(top, self.top_ids.shape[-1])):
-            found[f"top_{i + 1}"] = self._words(self.top_ids.numpy()[layer, row, pos, i])
-            found[f"p_{i + 1}"] = self.top_probabilities.numpy()[layer, row, pos, i]
-        for i in range(self.tokens.shape[1]):
-            found[f"asked_{i + 1}"] = self._words(self.tokens.numpy()[row, i])
-            found[f"asked_rank_{i + 1}"] = self.token_ranks.numpy()[layer, row, pos, i]
-            found[f"asked_p_{i + 1}"] = self.token_probabilities.numpy()[layer, row, pos, i]
-        return pd.DataFrame(found)
-
-    def plot(self, row: int = 0, **options: Any) -> Any:
-        """The lens of one row as a figure; see :func:`mmlens.plots.lens.lens_table`."""
-        from mmlens.plots.lens import lens_table
-
-        return lens_table(self, row, **options)
-
-    def plot_picture(
-        self,
-        model: HookedMLLM,
-        row: int = 0,
-        *,
-        kind: str | None = None,
-        medium: int = 0,
-        **options: Any,
-    ) -> Any:
-        """The lens of one row drawn over its picture, video or sound, with a slider for the layer (MM-8).
-
-        Args:
-            model: the model that the result is of; it knows where tokens lie.
-            row: the sample.
-            kind: ``image``, ``video`` or ``audio``; default: the first of these that the row has.
-            medium: which of the row's media of that kind.
-            options: see :func:`mmlens.lens.figures.picture.lens_on_picture`,
-                :func:`mmlens.lens.figures.video.lens_on_video` and
-                :func:`mmlens.lens.figures.sound.lens_on_sound`.
-
-        Raises:
-            SampleError: the batch was not made from samples, or the row has no such medium.
-            UnsupportedModelError: the model's adapter knows no places.
-            ValueError: the lens has read no token of the medium.
-        """
-        from mmlens.lens.figures.medium import lens_on_medium
-
-        return lens_on_medium(self, model, row, kind, medium, **options)
-
-    def _groups(self) -> np.ndarray:
-        names = np.full(self.batch.shape, "padding", dtype=object)
-        for name, mask in self.batch.groups.base.items():
-            names[mask.cpu().numpy()] = name
-        return names
-
-    def _words(self, ids: np.ndarray) -> np.ndarray:
-        unique, inverse = np.unique(ids, return_inverse=True)
-        words = np.array([self.word(int(token)) for token in unique], dtype=object)
-        return words[inverse]
 
 
 @torch.no_grad()

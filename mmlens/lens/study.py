@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.lens.logit_lens import LensResult, logit_lens, token_id
+from mmlens.lens.logit_lens import logit_lens, token_id
+from mmlens.lens.readings import Readings
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.storage.atomic import append_jsonl, read_jsonl
@@ -147,7 +148,7 @@ def _rows(
     return found
 
 
-def _means(result: LensResult, mask: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch layer"]:
+def _means(result: Readings, mask: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch layer"]:
     """Mean entropy over the tokens of a group; NaN for a row without any."""
     inside = mask & ~result.entropy[0].isnan()
     entropy = result.entropy.double().nan_to_num() * inside

@@ -1,4 +1,4 @@
-"""Where the positions of a batch lie in its pictures, videos and sounds.
+"""Where the positions of a batch lie in its pictures, videos and sounds, as the model takes them.
 
 For the language module a position is a token of the prompt, for a tower one of its activations.
 """
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mmlens.data.media.decoding import Audio, open_audio
+from mmlens.data.media.spectrogram import MelBank, Spectrogram, spectrogram
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.model.batch import Batch
@@ -84,6 +86,18 @@ def tower_rows(model: HookedMLLM, batch: Batch, module: str) -> list[torch.Tenso
         return []
     media = model.media_rows(batch)
     return [one.flatten().cpu() for one in model.adapter.tower_rows(module, batch.inputs, media)]
+
+
+def model_spectrogram(model: HookedMLLM, audio: Audio) -> Spectrogram:
+    """A sound's spectrogram, as the model's own feature extractor takes it where that tells how.
+
+    Raises:
+        MediaError: the sound is not readable.
+    """
+    bank = MelBank.of(getattr(model.processor, "feature_extractor", None))
+    if bank.rate != (rate := model.adapter.sampling_rate(model.processor)):
+        bank = MelBank.plain(rate)
+    return spectrogram(open_audio(audio, bank.rate), bank)
 
 
 def _shows_media(batch: Batch) -> bool:

@@ -26,7 +26,7 @@ from mmlens.plots.style import (
 )
 
 if TYPE_CHECKING:
-    from mmlens.lens.logit_lens import LensResult
+    from mmlens.lens.readings import Readings
 
 LENS_COLUMNS = ("id", "key", "group", "layer", "entropy")
 #: Fillings of stacked bars, which in greyscale colour alone does not tell apart.
@@ -181,7 +181,7 @@ def stages_figure(
 
 
 def lens_table(
-    result: LensResult,
+    result: Readings,
     row: int = 0,
     *,
     groups: Sequence[str] = ("text", "special"),
@@ -242,7 +242,7 @@ def lens_table(
     )
 
 
-def shown_word(result: LensResult, layer: int, row: int, pos: int, hide_special: bool) -> str:
+def shown_word(result: Readings, layer: int, row: int, pos: int, hide_special: bool) -> str:
     """The top token, or the best that is not special; its blanks stripped."""
     ids = result.top_ids[layer, row, pos].tolist()
     plain = [token for token in ids if token not in result.special]
@@ -250,7 +250,7 @@ def shown_word(result: LensResult, layer: int, row: int, pos: int, hide_special:
     return result.word(chosen[0]).strip() or "␣"
 
 
-def top_words(result: LensResult, layer: int, row: int, pos: int) -> str:
+def top_words(result: Readings, layer: int, row: int, pos: int) -> str:
     """The top tokens with their probabilities, a line each."""
     ids = result.top_ids[layer, row, pos].tolist()
     shares = result.top_probabilities[layer, row, pos].tolist()

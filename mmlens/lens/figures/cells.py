@@ -19,7 +19,7 @@ from mmlens.plots.style import label
 from mmlens.tokens.places import Places
 
 if TYPE_CHECKING:
-    from mmlens.lens.logit_lens import LensResult
+    from mmlens.lens.readings import Readings
 
 #: Words are written into cells where no more than this many lie side by side.
 MOST_LABELS = 12
@@ -88,7 +88,7 @@ def grids_of(places: Places, inside: Bool[Tensor, " pos"], size: tuple[int, int]
 
 
 def heatmap(
-    result: LensResult,
+    result: Readings,
     layer: int,
     row: int,
     grid: Grid,
@@ -141,7 +141,7 @@ def heatmap(
     )
 
 
-def how_to_read(result: LensResult, row: int, hide_special: bool) -> str:
+def how_to_read(result: Readings, row: int, hide_special: bool) -> str:
     """The subtitle that all of the lens's pictures have: the question, shade, words, hover."""
     samples = result.batch.samples
     asked = "" if samples is None else f"\u201c{label(samples[row].text)}\u201d "
@@ -154,7 +154,7 @@ def how_to_read(result: LensResult, row: int, hide_special: bool) -> str:
 
 def add_cells(
     figure: go.Figure,
-    result: LensResult,
+    result: Readings,
     row: int,
     cells: Sequence[tuple[Grid, int, int]],
     drawn: Callable[[int, Grid], go.Heatmap],

@@ -7,29 +7,28 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmlens.adapter import KINDS
-from mmlens.data.media.decoding import Audio, open_audio, open_picture, open_video
-from mmlens.data.media.spectrogram import MelBank, Spectrogram, spectrogram
+from mmlens.data.media.decoding import open_picture, open_video
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.lens.figures.picture import lens_on_picture
 from mmlens.lens.figures.sound import lens_on_sound
 from mmlens.lens.figures.video import lens_on_video
-from mmlens.model.places import places_of
+from mmlens.model.places import model_spectrogram, places_of
 
 if TYPE_CHECKING:
-    from mmlens.lens.logit_lens import LensResult
+    from mmlens.lens.readings import Readings
     from mmlens.model.hooked_mllm import HookedMLLM
 
 
 def lens_on_medium(
-    result: LensResult,
+    result: Readings,
     model: HookedMLLM,
     row: int,
     kind: str | None,
     medium: int,
     **options: Any,
 ) -> Any:
-    """See :meth:`mmlens.lens.logit_lens.LensResult.plot_picture`."""
+    """See :meth:`mmlens.lens.result.LensResult.plot_picture`."""
     places = places_of(model, result.batch, row)
     assert result.batch.samples is not None  # places_of has asked for them
     sample = result.batch.samples[row]
@@ -50,20 +49,8 @@ def lens_on_medium(
         video = open_video(given)
         frames = [Image.fromarray(frame) for frame in video.frames]
         return lens_on_video(result, row, places, frames, fps=video.fps, medium=medium, **options)
-    heard = model_spectrogram(model, given)
-    return lens_on_sound(result, row, places, heard, medium=medium, **options)
-
-
-def model_spectrogram(model: HookedMLLM, audio: Audio) -> Spectrogram:
-    """A sound's spectrogram, as the model's own feature extractor takes it where that tells how.
-
-    Raises:
-        MediaError: the sound is not readable.
-    """
-    bank = MelBank.of(getattr(model.processor, "feature_extractor", None))
-    if bank.rate != (rate := model.adapter.sampling_rate(model.processor)):
-        bank = MelBank.plain(rate)
-    return spectrogram(open_audio(audio, bank.rate), bank)
+    sound = model_spectrogram(model, given)
+    return lens_on_sound(result, row, places, sound, medium=medium, **options)
 
 
 def _first_kind(sample: Sample) -> str:

@@ -17,7 +17,7 @@ from mmlens.plots.style import finish
 from mmlens.tokens.places import KINDS, Places
 
 if TYPE_CHECKING:
-    from mmlens.lens.logit_lens import LensResult
+    from mmlens.lens.readings import Readings
 
 #: Sizes of a panel, in pixels of the screen.
 _PANEL, _TALLEST, _NARROWEST = 380, 480, 200
@@ -46,7 +46,7 @@ class View:
 
 
 def lens_on_picture(
-    result: LensResult,
+    result: Readings,
     row: int,
     places: Places,
     picture: Image.Image,
@@ -101,7 +101,7 @@ def lens_on_picture(
 
 
 def views_of(
-    result: LensResult,
+    result: Readings,
     row: int,
     places: Places,
     kind: str,

@@ -17,7 +17,7 @@ from mmlens.plots.style import finish
 from mmlens.tokens.places import KINDS, Places
 
 if TYPE_CHECKING:
-    from mmlens.lens.logit_lens import LensResult
+    from mmlens.lens.readings import Readings
 
 #: Tokens side by side; further ones stand in lines below, as a text does.
 TOKENS_A_LINE = 24
@@ -58,7 +58,7 @@ def spectrogram_figure(spectrogram: Spectrogram, title: str = "Spectrogram") -> 
 
 
 def lens_on_sound(
-    result: LensResult,
+    result: Readings,
     row: int,
     places: Places,
     spectrogram: Spectrogram,

@@ -16,7 +16,7 @@ from mmlens.plots.style import finish
 from mmlens.tokens.places import Places
 
 if TYPE_CHECKING:
-    from mmlens.lens.logit_lens import LensResult
+    from mmlens.lens.readings import Readings
 
 #: Moments side by side; further ones stand in lines below.
 MOMENTS_A_LINE = 5
@@ -26,7 +26,7 @@ _BETWEEN, _NARROWEST = 34, 860
 
 
 def lens_on_video(
-    result: LensResult,
+    result: Readings,
     row: int,
     places: Places,
     frames: Sequence[Image.Image],
