@@ -27,7 +27,9 @@ test: check
 check: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m pyright --pythonpath $(PY)
+	$(PY) -m pyright --project pyright-strict.json --pythonpath $(PY)
 
 benchmark: $(STAMP)
 	$(PY) -m benchmarks.overhead
