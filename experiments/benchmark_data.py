@@ -9,18 +9,17 @@ docs/benchmarks-data.md says what to fetch.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from experiments.shared import command_line, named_folders
 from mmlens import datasets
 from mmlens.data.media.decoding import audio_length, picture_size, video_size
 from mmlens.data.samples import Sample
-from mmlens.errors import MediaError, MMLensError, SampleError
+from mmlens.errors import MediaError, SampleError
 
 #: Characters of a question that are shown; MMLU's has five others before it.
 LONGEST = 600
@@ -61,28 +60,6 @@ def main(config: Config) -> None:
             print(f"  answers: {', '.join(samples[0].answers) or 'not published'}")
 
 
-def named_folders(given: Sequence[str]) -> Mapping[str, Path]:
-    """``name=folder`` for each benchmark.
-
-    Raises:
-        SampleError: one is not in that form, a name comes twice, or there is no such benchmark.
-    """
-    folders: dict[str, Path] = {}
-    for one in given:
-        name, equals, folder = one.partition("=")
-        if not equals or not name or not folder or name in folders:
-            raise SampleError(
-                f"{one!r} was given; give name=folder, each name once, with one of "
-                f"{', '.join(datasets.DATASETS)}."
-            )
-        if name not in datasets.DATASETS:
-            raise SampleError(
-                f"There is no benchmark {name!r}; there are {', '.join(datasets.DATASETS)}."
-            )
-        folders[name] = Path(folder)
-    return folders
-
-
 def said_count(count: int, published: int | None) -> str:
     """How many questions there are, and how many there should be."""
     if published is None or count == published:
@@ -107,7 +84,4 @@ def unreadable(samples: Sequence[Sample]) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config))
-    except MMLensError as error:
-        sys.exit(f"error: {error}")
+    command_line(main, Config)

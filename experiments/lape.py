@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 import mmlens
 from experiments import shared as runner
+from experiments.shared import LoadSettings
 from mmlens import plots
 from mmlens.ablation import masks as deactivation
 from mmlens.ablation import tables
@@ -41,8 +41,7 @@ from mmlens.storage.fingerprint import data_fingerprint
 class Config:
     """What to run. Everything but ``out`` decides the results and is kept in the manifest."""
 
-    model: str
-    """A Hugging Face hub id, a local folder, or a shipped demo."""
+    load: LoadSettings
     data: Path
     """Folder with the texts of both splits."""
     out: Path = Path("runs/lape")
@@ -75,14 +74,6 @@ class Config:
     """Chunks per batch at most."""
     seed: int = 0
     """Of the draws of chunks."""
-    backbone: Literal["auto", "hooked_transformer", "bridge"] = "auto"
-    """The language backbone."""
-    device: str | None = None
-    """Default: CUDA where there is one."""
-    dtype: str | None = None
-    """Default: bfloat16 on CUDA, float32 on the CPU."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
 
 
 def main(config: Config) -> None:
@@ -95,7 +86,7 @@ def main(config: Config) -> None:
         return
 
     with run.stage("load"):
-        model = runner.load(config, run)
+        model = runner.load(config.load, run)
         languages = chosen_languages(config, train)
         train, test = (chunks(config, model, split, languages) for split in (train, test))
     with run.stage("collect") as stage:
@@ -165,7 +156,7 @@ def counted(
 
 def help_collecting(config: Config) -> None:
     """What processes other than the first do under a launcher: their share of the chunks."""
-    model, train = runner.load(config), load_texts(config.data, config.train_split)
+    model, train = runner.load(config.load), load_texts(config.data, config.train_split)
     counted(config, model, chunks(config, model, train, chosen_languages(config, train)))
 
 

@@ -12,7 +12,6 @@ own (``transformer_lens.patching``); a hooked model goes in where a HookedTransf
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,12 +20,12 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-import tyro
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.patching import generic_activation_patch
 
 import mmlens
+from experiments.shared import command_line
 from mmlens.data.demos import demo_data
 from mmlens.data.media.decoding import picture_size
 from mmlens.data.samples import Sample
@@ -174,7 +173,4 @@ def _differing(answered: Sequence[tuple[Batch, int]]) -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config))
-    except MMLensError as error:
-        sys.exit(f"error: {error}")
+    command_line(main, Config)

@@ -50,9 +50,9 @@ def main(config: Config) -> None:
         return
 
     with run.stage("load"):
-        model = runner.load(config, run)
+        model = runner.load(config.load, run)
         by, chosen = found_on(config)
-        datasets = runner.chosen_values(config.domains, chosen, "data set")
+        datasets = runner.chosen_values(config.samples.domains, chosen, "data set")
         questions = asked_of(config, by, datasets)
     if not run.finished("importance"):
         announce(run, config, model, chosen, questions)
@@ -96,11 +96,11 @@ def main(config: Config) -> None:
     with run.stage("masking"):
         grouped = all("source" in s.fields for s in questions.samples)
         table = masks.table(answers.frame, questions, "source" if grouped else None)
-        run.write_csv("masking.csv", table.assign(model=config.model))
+        run.write_csv("masking.csv", table.assign(model=config.load.model))
     sections = analyses.sections(study, parts, answers.frame)
     with run.stage("report"):
         skipped = {**scores.skipped, **answers.skipped}
-        splits = (config.train_split, config.test_split)
+        splits = (config.samples.train_split, config.samples.test_split)
         samples = runner.samples_used(splits, chosen, questions.samples, datasets, skipped)
         report.write(study, sections, samples)
     runner.summarise(run, report.sentences(run))
@@ -114,8 +114,8 @@ def found_on(config: Config) -> tuple[str, list[Sample]]:
         kinds = {media_of(sample) for sample in train}
         by = "media" if len(kinds) > 1 and not runner.benchmarks(config) else "domain"
     chosen = keyed(train, by)
-    if config.domains:
-        chosen = [sample for sample in chosen if sample.domain in config.domains] or chosen
+    if wanted := config.samples.domains:
+        chosen = [sample for sample in chosen if sample.domain in wanted] or chosen
     return by, take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
 
 
@@ -129,7 +129,7 @@ def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Asked:
     asked = [sample for sample in test if sample.domain in datasets]
     if not asked:
         raise MMLensError(
-            f"No question of split {config.test_split!r} is of {', '.join(datasets)}, which neurons are found "
+            f"No question of split {config.samples.test_split!r} is of {', '.join(datasets)}, which neurons are found "
             f"on; its questions are of {', '.join(sorted({str(s.domain) for s in test})) or 'nothing'}."
         )
     asked = take_per_value(asked, "domain", config.questions or None, seed=config.seed)
@@ -185,7 +185,7 @@ def mined_in_parts(
 
 def help_collecting(config: Config) -> None:
     """What processes other than the first do under a launcher: their share of the samples."""
-    model = runner.load(config)
+    model = runner.load(config.load)
     _, samples = found_on(config)
     options = scoring(config, model)
     importance.collect(model, samples, checkpoint=config.out / CHECKPOINT, **options)

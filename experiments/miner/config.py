@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.shared import CommonConfig, What
+from experiments.shared import AnswerSettings, CommonConfig, LoadSettings, SampleSettings
 from mmlens.errors import MMLensError
 from mmlens.importance import WEIGHTS, AttentionMode, weight_vector
 from mmlens.selection.strategies import RANDOM, Strategy
@@ -27,9 +27,33 @@ QUICK: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Own(What):
-    """What MINER's experiment alone is told."""
+class Samples(SampleSettings):
+    """The samples; data sets stand in the place of MMNeuron's domains."""
 
+    data: tuple[str, ...] = ()
+    """Folder with the splits, or benchmark=folder for each of textvqa, coco, mmlu, msvd_qa, librispeech,
+    vocalsound (or MMNeuron's five); default: the demo's own."""
+    domains: tuple[str, ...] = ()
+    """Data sets to use; default: all in the training split."""
+
+
+@dataclass(frozen=True)
+class Answers(AnswerSettings):
+    """How questions are answered, and answers scored."""
+
+    max_new_tokens: int = 8
+    """Length of an answer at most; MINER's code allows 128."""
+
+
+@dataclass(frozen=True)
+class Config(CommonConfig):
+    """What to run. Everything but ``out`` decides the results and is kept in the manifest."""
+
+    load: LoadSettings = LoadSettings("demo/qwen2-vl")
+    samples: SampleSettings = Samples()
+    answers: AnswerSettings = Answers()
+    out: Path = Path("runs/miner")
+    """The run folder."""
     by: str = ""
     """Field whose values are the data sets that are mined and asked; "media": the kinds of media of a
     question. Default: media where questions differ in it, else the domain."""
@@ -78,23 +102,6 @@ class Own(What):
     """Of them drawn over, per data set."""
     cards: int = 4
     """Neurons of each set that get a card; 0: none. Not under a launcher."""
-
-
-@dataclass(frozen=True)
-class Config(CommonConfig, Own):
-    """What to run. Everything but ``out`` decides the results and is kept in the manifest."""
-
-    model: str = "demo/qwen2-vl"
-    """A shipped demo, a Hugging Face hub id, or a local folder."""
-    data: tuple[str, ...] = ()
-    """Folder with the splits, or benchmark=folder for each of textvqa, coco, mmlu, msvd_qa, librispeech,
-    vocalsound (or MMNeuron's five); default: the demo's own."""
-    out: Path = Path("runs/miner")
-    """The run folder."""
-    domains: tuple[str, ...] = ()
-    """Data sets to use; default: all in the training split."""
-    max_new_tokens: int = 8
-    """Length of an answer at most; MINER's code allows 128."""
 
 
 def check(config: Config) -> None:

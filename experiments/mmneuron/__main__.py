@@ -45,9 +45,9 @@ def main(config: Config) -> None:
         return
 
     with run.stage("load"):
-        model = runner.load(config, run)
+        model = runner.load(config.load, run)
         train, test = found_on(config), runner.read_split(config, "test", limit=config.questions)
-        domains = runner.chosen_values(config.domains, train)
+        domains = runner.chosen_values(config.samples.domains, train)
         modules = list(config.modules or model.modules)
         chosen = training_samples(config, model, train, domains)
         questions = Questions.choose(
@@ -102,7 +102,7 @@ def main(config: Config) -> None:
     sections = further_sections(config, study, masks, parts)
     with run.stage("report"):
         report.write_tables(study, masks, answers.frame, full=config.full)
-        splits = (config.train_split, config.test_split)
+        splits = (config.samples.train_split, config.samples.test_split)
         skipped = {**statistics.skipped, **answers.skipped}
         samples = runner.samples_used(splits, chosen, questions.samples, domains, skipped)
         report.write(study, neurons, samples, sections, unit=config.unit, done=intervention(config))
@@ -123,7 +123,8 @@ def training_samples(
     chosen = take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
     if not config.stop_after:
         return chosen
-    return list(within(model, chosen, {"vision": config.stop_after}, "domain", config.template))
+    limits, template = {"vision": config.stop_after}, config.batches.template
+    return list(within(model, chosen, limits, "domain", template))
 
 
 def counting(config: Config, modules: Sequence[str]) -> dict[str, Any]:
@@ -134,9 +135,11 @@ def counting(config: Config, modules: Sequence[str]) -> dict[str, Any]:
 
 def help_collecting(config: Config) -> None:
     """What processes other than the first do under a launcher: their share of the samples."""
-    model = runner.load(config)
+    model = runner.load(config.load)
     train = found_on(config)
-    chosen = training_samples(config, model, train, runner.chosen_values(config.domains, train))
+    chosen = training_samples(
+        config, model, train, runner.chosen_values(config.samples.domains, train)
+    )
     options = counting(config, list(config.modules or model.modules))
     runner.help_with_statistics(config.out, model, chosen, **options)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.shared import CommonConfig, What
+from experiments.shared import AnswerSettings, BatchSettings, CommonConfig, SampleSettings
 from mmlens.ablation.intervention import Kind
 from mmlens.entropy import Unit
 from mmlens.hooks.editing import Site
@@ -26,9 +26,43 @@ QUICK: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Own(What):
-    """What MMNeuron's experiment alone is told."""
+class Samples(SampleSettings):
+    """The samples; the paper's benchmarks are five."""
 
+    data: tuple[str, ...] = ()
+    """Folder with the splits, or benchmark=folder for each of lingoqa, pmcvqa, rsvqa, vqav2, docvqa;
+    default: the demo's own."""
+    subset: Literal["seed", "paper"] = "seed"
+    """Which questions of a benchmark: drawn with the seed, or the first of MMNeuron's own order."""
+
+
+@dataclass(frozen=True)
+class Batches(BatchSettings):
+    """How samples become prompts and batches."""
+
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """Prompt form; "plain" is MMNeuron's bare <image>\\n{question} of its statistics pass."""
+
+
+@dataclass(frozen=True)
+class Answers(AnswerSettings):
+    """How questions are answered, and answers scored."""
+
+    paper_metrics: bool = False
+    """Score benchmarks as MMNeuron's code does."""
+    temperature: float = 0.0
+    """0: greedy answers; MMNeuron's code samples at 0.9."""
+
+
+@dataclass(frozen=True)
+class Config(CommonConfig):
+    """What to run. Everything but ``out`` decides the results and is kept in the manifest."""
+
+    samples: SampleSettings = Samples()
+    batches: BatchSettings = Batches()
+    answers: AnswerSettings = Answers()
+    out: Path = Path("runs/mmneuron")
+    """The run folder."""
     modules: tuple[str, ...] = ()
     """Modules whose neurons are analysed: language, vision, projector, qformer, query; default: all
     that the model has."""
@@ -74,22 +108,3 @@ class Own(What):
     """Pictures per domain that it is drawn over."""
     cards: int = 5
     """Neurons of each set that get a card; 0: none. Not under a launcher."""
-
-
-@dataclass(frozen=True)
-class Config(CommonConfig, Own):
-    """What to run. Everything but ``out`` decides the results and is kept in the manifest."""
-
-    data: tuple[str, ...] = ()
-    """Folder with the splits, or benchmark=folder for each of lingoqa, pmcvqa, rsvqa, vqav2, docvqa;
-    default: the demo's own."""
-    out: Path = Path("runs/mmneuron")
-    """The run folder."""
-    template: Literal["auto", "chat", "plain"] = "auto"
-    """Prompt form; "plain" is MMNeuron's bare <image>\\n{question} of its statistics pass."""
-    subset: Literal["seed", "paper"] = "seed"
-    """Which questions of a benchmark: drawn with the seed, or the first of MMNeuron's own order."""
-    paper_metrics: bool = False
-    """Score benchmarks as MMNeuron's code does."""
-    temperature: float = 0.0
-    """0: greedy answers; MMNeuron's code samples at 0.9."""

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.benchmark_data import named_folders
 from experiments.shared.config import CommonConfig
 from mmlens import datasets
 from mmlens.data.demos import demo_data
 from mmlens.data.samples import Sample, data_file, load_samples
-from mmlens.errors import MMLensError
+from mmlens.errors import MMLensError, SampleError
 from mmlens.storage.fingerprint import data_fingerprint, file_fingerprint
 
 #: Which split: the one that neurons are found on, or the one whose questions are asked.
@@ -26,9 +25,31 @@ def benchmarks(config: CommonConfig) -> Mapping[str, Path]:
     Raises:
         SampleError: one is not name=folder, a name comes twice, or there is no such benchmark.
     """
-    if not any("=" in one for one in config.data):
+    if not any("=" in one for one in config.samples.data):
         return {}
-    return named_folders(config.data)
+    return named_folders(config.samples.data)
+
+
+def named_folders(given: Sequence[str]) -> Mapping[str, Path]:
+    """``name=folder`` for each benchmark.
+
+    Raises:
+        SampleError: one is not in that form, a name comes twice, or there is no such benchmark.
+    """
+    folders: dict[str, Path] = {}
+    for one in given:
+        name, equals, folder = one.partition("=")
+        if not equals or not name or not folder or name in folders:
+            raise SampleError(
+                f"{one!r} was given; give name=folder, each name once, with one of "
+                f"{', '.join(datasets.DATASETS)}."
+            )
+        if name not in datasets.DATASETS:
+            raise SampleError(
+                f"There is no benchmark {name!r}; there are {', '.join(datasets.DATASETS)}."
+            )
+        folders[name] = Path(folder)
+    return folders
 
 
 def data_folder(config: CommonConfig) -> Path:
@@ -37,14 +58,16 @@ def data_folder(config: CommonConfig) -> Path:
     Raises:
         MMLensError: several were given, or none and the model is no demo.
     """
-    if len(config.data) > 1:
+    if len(config.samples.data) > 1:
         raise MMLensError(
-            f"--data takes one folder, or benchmark=folder for each; given: {' '.join(config.data)}."
+            f"--data takes one folder, or benchmark=folder for each; given: {' '.join(config.samples.data)}."
         )
-    if config.data:
-        return Path(config.data[0])
-    if (folder := demo_data(config.model)) is None:
-        raise MMLensError(f"{config.model} is no demo, so it has no data of its own: give --data.")
+    if config.samples.data:
+        return Path(config.samples.data[0])
+    if (folder := demo_data(config.load.model)) is None:
+        raise MMLensError(
+            f"{config.load.model} is no demo, so it has no data of its own: give --data."
+        )
     return folder
 
 
@@ -62,7 +85,7 @@ def data_hashes(config: CommonConfig) -> dict[str, str]:
         found[name] = data_fingerprint([[p.name, p.stat().st_size] for p in files])
     if found:
         return found
-    splits = (config.train_split, config.test_split)
+    splits = (config.samples.train_split, config.samples.test_split)
     folder = data_folder(config)
     return {split: file_fingerprint(data_file(folder, split)) for split in splits}
 
@@ -90,7 +113,7 @@ def read_split(
     """
     named = benchmarks(config)
     if not named:
-        split = config.train_split if which == "train" else config.test_split
+        split = config.samples.train_split if which == "train" else config.samples.test_split
         return load_samples(data_folder(config), split)
     samples = []
     for name, folder in named.items():
@@ -98,8 +121,8 @@ def read_split(
             name,
             folder,
             datasets.DATASETS[name].paper_splits[0 if which == "train" else 1],
-            prompt=prompt or config.prompt,
-            subset=config.subset,
+            prompt=prompt or config.samples.prompt,
+            subset=config.samples.subset,
             limit=limit or None,
             seed=config.seed,
             scored=which == "test",
@@ -111,9 +134,9 @@ def read_split(
 def metrics(config: CommonConfig) -> str | dict[str, str]:
     """How answers are scored: one metric, or that of each benchmark by its domain."""
     named = benchmarks(config)
-    if config.metric or not named:
-        return config.metric or "exact_match"
-    return datasets.metrics_of(named, as_paper=config.paper_metrics)
+    if config.answers.metric or not named:
+        return config.answers.metric or "exact_match"
+    return datasets.metrics_of(named, as_paper=config.answers.paper_metrics)
 
 
 def chosen_values(

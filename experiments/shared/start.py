@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -12,12 +13,21 @@ from typing import Any, Protocol, TypeVar
 import tyro
 
 import mmlens
-from experiments.shared.config import CommonConfig, HasModel, batching, settings
+from experiments.shared.config import CommonConfig, LoadSettings, batching, flat, settings
 from mmlens.data.samples import Sample
 from mmlens.errors import MMLensError
 from mmlens.run.estimate import estimate
 from mmlens.run.folder import Run, about_model
 from mmlens.streaming.distributed import from_first, rank_and_world
+
+QUOTES = "\"'"
+#: A parameter in a sentence: `name`, name=value, or a word that stands neither in quotes nor in a path.
+_PARAMETER = re.compile(
+    r"""`(?P<code>[a-z_]+)`
+    |(?<![\w/.'"-])(?:(?P<assigned>[a-z_]+)=(?P<value>'[^']*'|"[^"]*"|[\w.]*\w)
+    |(?P<bare>[a-z_]+)(?![\w/'"=-]|\.\w))""",
+    re.VERBOSE,
+)
 
 
 class HasOut(Protocol):
@@ -33,24 +43,52 @@ AnyConfig = TypeVar("AnyConfig")
 AnyOut = TypeVar("AnyOut", bound=HasOut)
 
 
-def command_line(main: Callable[[AnyConfig], None], config: type[AnyConfig]) -> None:
+def command_line(main: Callable[[AnyConfig], Any], settings_class: type[AnyConfig]) -> None:
     """Run an experiment with the settings of the command line; an error is one sentence.
 
     Args:
         main: the experiment.
-        config: the class of its settings, a dataclass whose fields have docstrings.
+        settings_class: of its settings, a dataclass whose fields have docstrings; those of a nested
+            dataclass are options like any other.
     """
     logging.basicConfig(level=logging.WARNING)
+    config = tyro.cli(settings_class, config=(tyro.conf.OmitArgPrefixes,))
     try:
-        main(tyro.cli(config))
+        main(config)
     except MMLensError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {as_typed(str(error), flat(config))}")
+
+
+def as_typed(sentence: str, names: Collection[str]) -> str:
+    """An error of the library with parameters named as the options that were typed.
+
+    Names with an underscore are parameters wherever they occur; others are words, unless they are
+    written as code. What stands in quotation marks or in a path is no parameter.
+
+    Args:
+        sentence: of the error.
+        names: of the settings.
+
+    >>> as_typed("raise max_failures, or use template='plain'.", ("max_failures", "template"))
+    'raise --max-failures, or use --template plain.'
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match["code"] or match["assigned"] or match["bare"], match["value"]
+        if name not in names or (match["bare"] and "_" not in name):
+            return match[0]
+        typed = name.replace("_", "-")
+        if value in ("True", "False"):
+            return f"--{typed}" if value == "True" else f"--no-{typed}"
+        return f"--{typed}" + (f" {value.strip(QUOTES)}" if value else "")
+
+    return _PARAMETER.sub(option, sentence)
 
 
 def open_run(
     config: AnyOut, data_hash: Callable[[AnyOut], Any], helping: Callable[[AnyOut], None]
 ) -> Run | None:
-    """Begin a run folder or go on with one; under a launcher the first process alone writes there.
+    """Begin a run folder or resume one; under a launcher the first process alone writes there.
 
     Args:
         config: the settings, a dataclass. All but ``out`` stand in the manifest and must be the
@@ -77,17 +115,17 @@ def open_run(
     return run
 
 
-def load(config: HasModel, run: Run | None = None) -> mmlens.HookedMLLM:
+def load(settings: LoadSettings, run: Run | None = None) -> mmlens.HookedMLLM:
     """The model; where a run is given, its manifest says what it is."""
     model = mmlens.load(
-        config.model,
-        backbone=config.backbone,
-        device=config.device,
-        dtype=config.dtype,
-        revision=config.revision,
+        settings.model,
+        backbone=settings.backbone,
+        device=settings.device,
+        dtype=settings.dtype,
+        revision=settings.revision,
     )
     if run is not None:
-        run.manifest.update(about_model(model, config.model, config.revision))
+        run.manifest.update(about_model(model, settings.model, settings.revision))
     return model
 
 
@@ -119,7 +157,7 @@ def announce(
         answers=answers,
         keys=keys,
         modules=modules,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.answers.max_new_tokens,
         **batching(config),
     )
     run.manifest["estimate"] = asdict(found)

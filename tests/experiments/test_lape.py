@@ -12,6 +12,7 @@ from scipy import stats
 
 import mmlens
 from experiments.lape import Config, main
+from experiments.shared import LoadSettings
 from mmlens.entropy import select
 from mmlens.errors import MMLensError, RunFolderError, StatisticsError
 from mmlens.neurons import NeuronSet, from_index_lists
@@ -181,7 +182,7 @@ def place(tmp_path_factory):
 
 def config(place, out, **changes):
     made = Config(
-        model=str(place / "model"),
+        load=LoadSettings(str(place / "model")),
         data=place / "data",
         out=out,
         chunk_tokens=12,

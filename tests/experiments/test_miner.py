@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,14 +11,15 @@ import mmlens
 from experiments.miner.__main__ import Config, found_on, keyed, main, media_of
 from experiments.miner.config import QUICK
 from experiments.miner.report import activity_note
-from experiments.shared import settled
+from experiments.shared import changed, settled
 from mmlens.data.demos import demo_data
 from mmlens.data.samples import Sample
 from mmlens.errors import MMLensError, RunFolderError, StatisticsError
 from mmlens.importance import ImportanceScores
 from mmlens.selection.strategies import select_neurons
 
-FEW = Config(
+FEW = changed(
+    Config(),
     train_samples=8,
     questions=6,
     questions_few=3,
@@ -57,7 +57,7 @@ def few(tmp_path_factory):
             key = [rows[k] if k == "domain" else rows[k].map(len) for k in kinds]
             rows.groupby(key).head(12).to_parquet(folders[demo] / f"{split}.parquet")
     return {
-        name: replace(FEW, model=f"demo/{name}", data=(str(folder),))
+        name: changed(FEW, model=f"demo/{name}", data=(str(folder),))
         for name, folder in folders.items()
     }
 
@@ -65,7 +65,7 @@ def few(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(few, tmp_path_factory):
     out = tmp_path_factory.mktemp("miner") / "vl"
-    main(replace(few["qwen2-vl"], out=out))
+    main(changed(few["qwen2-vl"], out=out))
     return out
 
 
@@ -173,18 +173,18 @@ def test_the_table_agrees_with_the_answers(finished):
 
 def test_a_second_start_redoes_nothing_and_other_settings_are_refused(few, finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
-    main(replace(few["qwen2-vl"], out=finished))
+    main(changed(few["qwen2-vl"], out=finished))
     said = capsys.readouterr().out
     assert "nothing is left to do" in said and "Silencing the" in said
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
     with pytest.raises(RunFolderError, match="ratio"):
-        main(replace(few["qwen2-vl"], out=finished, ratio=0.1))
+        main(changed(few["qwen2-vl"], out=finished, ratio=0.1))
 
 
 def test_an_interrupted_run_goes_on(few, tmp_path, monkeypatch):
     """Killed while answers are generated: what was answered is kept, and the end is the same."""
-    small = replace(few["qwen2-vl"], **NOTHING_ELSE, questions=3)
-    main(replace(small, out=tmp_path / "whole"))
+    small = changed(few["qwen2-vl"], **NOTHING_ELSE, questions=3)
+    main(changed(small, out=tmp_path / "whole"))
     from mmlens.ablation import evaluate as module
 
     plain, calls = module.append_jsonl, []
@@ -198,9 +198,9 @@ def test_an_interrupted_run_goes_on(few, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "append_jsonl", dying)
         with pytest.raises(KeyboardInterrupt):
-            main(replace(small, out=tmp_path / "cut"))
+            main(changed(small, out=tmp_path / "cut"))
     half = (tmp_path / "cut/answers.jsonl").read_text()
-    main(replace(small, out=tmp_path / "cut"))
+    main(changed(small, out=tmp_path / "cut"))
     assert (tmp_path / "cut/answers.jsonl").read_text().startswith(half)
     tables = [(tmp_path / one / "masking.csv").read_text() for one in ("whole", "cut")]
     assert tables[0] == tables[1]
@@ -208,8 +208,8 @@ def test_an_interrupted_run_goes_on(few, tmp_path, monkeypatch):
 
 def test_sound_has_its_modalities(few, tmp_path):
     out = tmp_path / "audio"
-    small = replace(few["qwen2-audio"], **{**NOTHING_ELSE, "lens_samples": 1})
-    main(replace(small, unions=("text+audio",), out=out))
+    small = changed(few["qwen2-audio"], **{**NOTHING_ELSE, "lens_samples": 1})
+    main(changed(small, unions=("text+audio",), out=out))
     table = pd.read_csv(out / "masking.csv")
     assert set(table.modality) == {"text", "special", "audio", "text+audio", "all"}
     sizes = table.set_index("modality").n_neurons
@@ -230,9 +230,9 @@ def test_data_sets_are_domains_fields_or_kinds_of_media(few):
     assert [s.domain for s in keyed(samples, "media")] == ["image", "2 images", "text"]
     assert [s.domain for s in keyed(samples, "task")] == ["t", "u", "t"]
     assert keyed(samples, "domain") == samples
-    by, chosen = found_on(replace(few["qwen2-vl"], train_samples=2))
+    by, chosen = found_on(changed(few["qwen2-vl"], train_samples=2))
     assert by == "media" and {s.domain for s in chosen} == {"image", "2 images", "video"}
-    assert found_on(replace(few["qwen2-vl"], by="domain"))[0] == "domain"
+    assert found_on(changed(few["qwen2-vl"], by="domain"))[0] == "domain"
     assert found_on(few["qwen2-audio"])[0] == "domain"
 
 
@@ -252,13 +252,13 @@ def test_data_sets_are_domains_fields_or_kinds_of_media(few):
 def test_bad_settings_are_one_sentence(few, tmp_path, changes, error, words):
     small = {**NOTHING_ELSE, "train_samples": 2, "questions": 1, **changes}
     with pytest.raises(error, match=words):
-        main(replace(few["qwen2-vl"], out=tmp_path / "run", **small))
+        main(changed(few["qwen2-vl"], out=tmp_path / "run", **small))
 
 
 def test_what_a_comparison_cannot_select_is_left_out_and_said(few, tmp_path):
     """0.02% of 5,376 neurons is one: enough for adaptive, not for one neuron of each of four sets."""
     small = {**NOTHING_ELSE, "train_samples": 3, "questions": 2, "ratios": (0.0002, 0.02)}
-    main(replace(few["qwen2-vl"], out=tmp_path / "run", **small))
+    main(changed(few["qwen2-vl"], out=tmp_path / "run", **small))
     page = (tmp_path / "run/report.html").read_text()
     assert "Left out: LA_MU, paper, 0.02%: A ratio of 0.0002 selects nothing" in page
 

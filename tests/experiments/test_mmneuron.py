@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,7 @@ import pytest
 
 import mmlens
 from experiments.mmneuron.__main__ import QUICK, Config, main
-from experiments.shared import settled
+from experiments.shared import changed, settled
 from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
 from tests.tiny import llava_next as tiny
 
@@ -49,7 +48,8 @@ def place(tmp_path_factory):
 
 
 def config(place, out, **changes):
-    made = Config(
+    made = changed(
+        Config(),
         model=str(place / "model"),
         data=(str(place / "data"),),
         modules=("language",),
@@ -63,7 +63,7 @@ def config(place, out, **changes):
         max_new_tokens=3,
         **NOTHING_ELSE,
     )
-    return replace(made, **changes)
+    return changed(made, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +343,7 @@ def test_the_command_line(place, tmp_path):
 def test_two_processes_share_the_collection(place, finished, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     made = config(place, tmp_path / "run")
-    options = ["--model", made.model, "--data", *made.data, "--out", str(made.out)]
+    options = ["--model", made.load.model, "--data", *made.samples.data, "--out", str(made.out)]
     options += ["--fractions", "0.05", "0.2", "--evaluate-fractions", "0.2", "--quantile", "0.8"]
     options += ["--questions", "6", "--questions-others", "3", "--seeds", "2"]
     options += ["--max-new-tokens", "3", "--modules", "language"]

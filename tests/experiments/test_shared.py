@@ -1,6 +1,7 @@
 """What both experiments stand on: settings, data, start, analyses of any sets, last words."""
 
-from dataclasses import dataclass, fields, replace
+import sys
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +9,8 @@ import pytest
 
 import mmlens
 from experiments import shared as runner
+from experiments.miner.config import Config as MinerConfig
 from experiments.mmneuron.config import Config as MMNeuronConfig
-from experiments.mmneuron.config import Own as MMNeuronOwn
 from mmlens.ablation.masks import NONE
 from mmlens.ablation.tables import before_and_after
 from mmlens.data.samples import Sample, take_per_value
@@ -20,46 +21,94 @@ from tests.helpers import benchmarks_on_disk as disk
 
 
 @dataclass(frozen=True)
-class Own(runner.What):
-    """Settings of an experiment that is not MMNeuron's."""
+class Config(runner.CommonConfig):
+    """Settings of an experiment that is not MMNeuron's, with other defaults of shared ones."""
 
+    load: runner.LoadSettings = runner.LoadSettings("demo/qwen2-vl")
+    answers: runner.AnswerSettings = runner.AnswerSettings(max_new_tokens=4)
     ratio: float = 0.02
     needed: int = 3
 
 
-@dataclass(frozen=True)
-class Config(runner.CommonConfig, Own):
-    """All of them."""
-
-    model: str = "demo/qwen2-vl"
-    max_new_tokens: int = 4
+def configured(**settings) -> Config:
+    return runner.changed(Config(), **settings)
 
 
-def test_own_settings_stand_between_the_shared_ones():
-    names = [field.name for field in fields(Config)]
-    assert names[0] == "model" and names[-1] == "revision"
-    assert names.index("quick") + 1 == names.index("ratio")
-    assert names.index("needed") + 1 == names.index("template")
-    assert Config().model == "demo/qwen2-vl" and Config().max_new_tokens == 4
-    assert isinstance(Config(), runner.CommonConfig)
+@pytest.mark.parametrize("one", [MMNeuronConfig(), MinerConfig(), Config()])
+def test_settings_are_flat_and_each_has_a_name_of_its_own(one):
+    topics = [getattr(one, field.name) for field in fields(one)]
+    names = [f.name for topic in topics if is_dataclass(topic) for f in fields(topic)]
+    names += [field.name for field in fields(one)]
+    assert len(names) == len(set(names))
+    kept = runner.settings(one)
+    assert kept.keys() < set(names) and not any(map(is_dataclass, kept.values()))
+    assert {"model", "domains", "temperature", "seed"} < kept.keys() and "out" not in kept
 
 
-def test_no_shared_setting_is_written_where_it_would_be_lost():
-    shared = {field.name for field in fields(runner.CommonConfig)}
-    assert not shared & set(vars(MMNeuronOwn)["__annotations__"])
-    assert shared < {field.name for field in fields(MMNeuronConfig)}
+def test_a_setting_is_changed_by_its_own_name():
+    made = configured(temperature=0.9, ratio=0.1, domains=("a",))
+    assert made.answers == runner.AnswerSettings(temperature=0.9, max_new_tokens=4)
+    assert (made.ratio, made.samples.domains) == (0.1, ("a",))
+    with pytest.raises(TypeError, match="'answer'"):
+        configured(answer=1)
+
+
+def test_nested_settings_are_plain_options(monkeypatch):
+    typed = "--max-new-tokens 2 --ratio 0.1 --model demo/x --paper-metrics"
+    monkeypatch.setattr(sys, "argv", ["experiment", *typed.split()])
+    made = []
+    runner.command_line(made.append, Config)
+    assert made == [configured(max_new_tokens=2, ratio=0.1, model="demo/x", paper_metrics=True)]
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        (
+            "Fix the data, or raise max_failures; 0.1 given.",
+            "Fix the data, or raise --max-failures; 0.1 given.",
+        ),
+        (
+            "token_budget and max_batch must be at least 1.",
+            "--token-budget and --max-batch must be at least 1.",
+        ),
+        ("no template; use template='plain'.", "no template; use --template plain."),
+        (
+            "set paper_metrics=True or paper_metrics=False",
+            "set --paper-metrics or --no-paper-metrics",
+        ),
+        ("Give `seed`.", "Give --seed."),
+        ("other settings: max_new_tokens (8 -> 4).", "other settings: --max-new-tokens (8 -> 4)."),
+        # Words, values, paths, and what is no setting stay.
+        ("The seed of the model, a domain.", "The seed of the model, a domain."),
+        (
+            "There is no file /data/max_batch/train_split.jsonl",
+            "There is no file /data/max_batch/train_split.jsonl",
+        ),
+        ("'test_split' has no column 'max_batch'", "'test_split' has no column 'max_batch'"),
+        ("pass trust_remote_code=True and `other`", "pass trust_remote_code=True and `other`"),
+    ],
+)
+def test_errors_name_options_as_they_are_typed(monkeypatch, said, typed):
+    def failing(config: Config) -> None:
+        raise MMLensError(said)
+
+    monkeypatch.setattr(sys, "argv", ["experiment"])
+    with pytest.raises(SystemExit) as stopped:
+        runner.command_line(failing, Config)
+    assert stopped.value.code == f"error: {typed}"
 
 
 def test_quick_leaves_what_was_asked_for():
     quick = {"needed": 1, "ratio": 0.5}
-    assert runner.settled(Config(quick=True, ratio=0.1), quick) == Config(
+    assert runner.settled(configured(quick=True, ratio=0.1), quick) == configured(
         quick=True, ratio=0.1, needed=1
     )
     assert runner.settled(Config(), quick) == Config()
 
 
 def test_options_are_those_of_the_configuration():
-    config = Config(template="plain", token_budget=9, temperature=0.5, seed=4)
+    config = configured(template="plain", token_budget=9, temperature=0.5, seed=4)
     assert runner.batching(config) == {
         "template": "plain",
         "token_budget": 9,
@@ -73,15 +122,15 @@ def test_options_are_those_of_the_configuration():
 def test_splits_of_a_demo():
     read = runner.read_split(Config(), "train", limit=3)
     assert read == mmlens.load_samples("demo/qwen2-vl", "train")
-    assert runner.read_split(Config(test_split="validation"), "test", limit=None)[0].id.startswith(
-        "validation"
-    )
+    assert runner.read_split(configured(test_split="validation"), "test", limit=None)[
+        0
+    ].id.startswith("validation")
     assert runner.metrics(Config()) == "exact_match"
-    assert runner.metrics(Config(metric="anls")) == "anls"
+    assert runner.metrics(configured(metric="anls")) == "anls"
 
 
 def test_splits_of_benchmarks_are_limited_and_worded(tmp_path):
-    config = Config(data=(f"vqav2={disk.vqav2(tmp_path)}",))
+    config = configured(data=(f"vqav2={disk.vqav2(tmp_path)}",))
     read = runner.read_split(config, "test", limit=4)
     assert len(read) == 4
     assert all(sample.text.startswith("Question: ") for sample in read)
@@ -96,7 +145,7 @@ def test_splits_of_benchmarks_are_limited_and_worded(tmp_path):
 
 def test_data_are_told_by_their_small_files_or_else_by_all(tmp_path):
     folder = disk.vqav2(tmp_path)
-    config = Config(data=(f"vqav2={folder}",))
+    config = configured(data=(f"vqav2={folder}",))
     first = runner.data_hashes(config)
     next((folder / "val2014").iterdir()).unlink()
     assert runner.data_hashes(config) == first
@@ -104,7 +153,7 @@ def test_data_are_told_by_their_small_files_or_else_by_all(tmp_path):
     assert runner.data_hashes(config) != first
     sounds = tmp_path / "sounds"
     sounds.mkdir()
-    config = replace(config, data=(f"vqav2={sounds}",))
+    config = runner.changed(config, data=(f"vqav2={sounds}",))
     seen = set()
     for name in ("1.flac", "1.trans.txt"):
         (sounds / name).write_text(name)
@@ -125,12 +174,10 @@ def opened(config, helped=None):
 
 
 def test_a_run_is_begun_gone_on_with_and_refused(tmp_path, capsys):
-    config = Config(out=tmp_path / "run")
+    config = configured(out=tmp_path / "run")
     run = opened(config)
     assert run is not None and run.manifest["settings"]["data_hash"] == "hash"
-    assert run.manifest["settings"].keys() == {f.name for f in fields(config)} - {"out"} | {
-        "data_hash"
-    }
+    assert run.manifest["settings"].keys() == {*runner.settings(config), "data_hash"}
     with run.stage("report"):
         pass
     assert capsys.readouterr().out == ""
@@ -138,7 +185,7 @@ def test_a_run_is_begun_gone_on_with_and_refused(tmp_path, capsys):
     assert again is not None and again.finished("report")
     assert "nothing is left to do" in capsys.readouterr().out
     with pytest.raises(RunFolderError, match="ratio"):
-        opened(replace(config, ratio=0.1))
+        opened(runner.changed(config, ratio=0.1))
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -148,7 +195,7 @@ def test_other_processes_help_unless_all_is_done(tmp_path, monkeypatch, finished
     monkeypatch.setattr(start, "rank_and_world", lambda: (1, 2))
     monkeypatch.setattr(start, "from_first", lambda _: finished)
     helped = []
-    assert opened(Config(out=tmp_path / "run"), helped.append) is None
+    assert opened(configured(out=tmp_path / "run"), helped.append) is None
     assert len(helped) == (not finished)
     assert not (tmp_path / "run").exists()
 
