@@ -13,7 +13,6 @@ import torch
 import mmlens
 from benchmarks._sizes import Device, Dtype, Family, ModelSize, Size, SizeName
 from mmlens.adapter import adapter_for
-from mmlens.model.prepare import prompt_lengths
 from tests.tiny.common import vocabulary
 
 FamilyName = Literal["llava-next", "instructblip", "qwen2-vl", "qwen2-audio"]
@@ -53,7 +52,7 @@ class Built:
         """
         shapes = self.family.shapes(self.size)
         least = self._sample(min(shapes), 1, 0)
-        (shortest,) = prompt_lengths(self.first, [least], "auto")
+        (shortest,) = self.first.preparer.lengths([least], "auto")
         if not isinstance(shortest, int) or shortest > size.tokens:
             raise ValueError(
                 f"A prompt of {self.family.name} needs at least {shortest} tokens; {size} given."

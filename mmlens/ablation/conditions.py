@@ -17,7 +17,6 @@ from mmlens.hook_names import LANGUAGE
 from mmlens.hooks import Hook, on_rows
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prepare
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.streaming.plan import prepared_or_skipped
@@ -130,7 +129,7 @@ class Donors:
         if ready is not None and not reasons:
             return ready.to(model.device)
         chosen = [self._readable(model, places[sample.id]) for sample in batch.samples]
-        return prepare(model, chosen, self.template, "left").to(model.device)
+        return model.preparer.batch(chosen, self.template).to(model.device)
 
     def _next(self, place: int, step: int) -> Sample:
         return self.ring[(place + step) % len(self.ring)]

@@ -23,7 +23,6 @@ from mmlens.hooks import zero
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.prepare import NONE as PLAIN_TEXT
-from mmlens.model.prepare import prompt_lengths
 from mmlens.storage.atomic import append_jsonl, read_jsonl
 from mmlens.streaming.batching import plan_batches
 
@@ -90,7 +89,7 @@ def evaluate_texts(
     by_id = {text.id: text for text in texts}
     _check(texts, settings)
     known = {(r["setting"], r["id"]): r for r in (read_jsonl(rows) if rows else [])}
-    lengths = [int(n) for n in prompt_lengths(model, texts, PLAIN_TEXT)]
+    lengths = [int(n) for n in model.preparer.lengths(texts, PLAIN_TEXT)]
     total = sum(len(one.ids) for one in settings)
     with tqdm(total=total, unit="text", desc="texts", disable=None if progress else True) as bar:
         for setting in settings:

@@ -22,7 +22,7 @@ from mmlens.errors import SampleError
 from mmlens.hook_names import LANGUAGE, mlp_hook
 from mmlens.model.batch import Batch
 from mmlens.model.hook_resolution import HookName, install
-from mmlens.model.prepare import prepare
+from mmlens.model.prepare import Preparer
 from mmlens.model.tower_hooks import TowerHooks
 from mmlens.neurons import NeuronSet
 from mmlens.storage.fingerprint import weight_fingerprint
@@ -90,6 +90,7 @@ class HookedMLLM:
     Attributes:
         hf: the Hugging Face model; untouched outside :meth:`spliced`.
         processor: its processor, or None.
+        preparer: makes batches of samples, on the CPU, and tells the lengths of prompts.
         backbone: the HookedTransformer or TransformerBridge over the same weights. On its own it is
             a plain text model; its hooks act on ``hf`` only inside :meth:`spliced`.
         cfg: the backbone's config, with the name of the backbone in ``cfg.backbone``.
@@ -104,6 +105,7 @@ class HookedMLLM:
         backbone: BackboneName = "auto",
     ) -> None:
         self.hf, self.processor, self.adapter = hf, processor, adapter
+        self.preparer = Preparer(adapter, processor)
         self._backbone = build_backbone(adapter, backbone)
         self.cfg.backbone = self._backbone.name
         found = adapter.towers()
@@ -238,7 +240,7 @@ class HookedMLLM:
             MediaError: a picture is missing or truncated.
         """
         samples = (samples,) if isinstance(samples, Sample) else tuple(samples)
-        return prepare(self, samples, template, padding_side).to(self.device)
+        return self.preparer.batch(samples, template, padding_side).to(self.device)
 
     def as_batch(self, inputs: Inputs) -> Batch:
         """A batch as it is; a plain mapping of Hugging Face inputs with groups from its ids."""

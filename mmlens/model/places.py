@@ -15,7 +15,6 @@ from mmlens.data.media.spectrogram import MelBank, Spectrogram, spectrogram
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.model.batch import Batch
-from mmlens.model.prepare import media_sizes
 from mmlens.tokens.places import KINDS, ROLES, Places
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def batch_places(model: HookedMLLM, batch: Batch, module: str = LANGUAGE) -> lis
             "Places need the sizes of the media, which are read from samples; make the batch with "
             "model.prepare(samples)."
         )
-    sizes = [media_sizes(model.adapter, model.processor, one) for one in batch.samples]
+    sizes = [model.preparer.sizes(one) for one in batch.samples]
     found = model.adapter.places(module, model.processor, batch.inputs, sizes)
     if found is None:
         raise UnsupportedModelError(

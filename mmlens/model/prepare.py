@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -23,132 +24,132 @@ from mmlens.errors import MediaError, SampleError
 from mmlens.model.batch import Batch
 from mmlens.tokens.groups import TokenGroups, TokenIds
 
-if TYPE_CHECKING:
-    from mmlens.model.hooked_mllm import HookedMLLM
-
 #: The template that adds nothing: a text as the tokenizer makes it, without media.
 NONE = "none"
 
 
-def prepare(model: HookedMLLM, samples: Sequence[Sample], template: str, side: str) -> Batch:
-    """See :meth:`mmlens.model.hooked_mllm.HookedMLLM.prepare`; the batch stays on the CPU."""
-    if not samples:
-        raise SampleError("A batch needs at least one sample; none was given.")
-    processor, adapter = _processor(model), model.adapter
-    template = chosen_template(processor, template)
-    prompts = [build_prompt(adapter, processor, sample, template) for sample in samples]
-    if template == NONE:
-        inputs = adapter.text_inputs(model.tokenizer, prompts, side)
-    else:
-        inputs = adapter.process(processor, prompts, _media(adapter, processor, samples), side)
-    ids = adapter.token_ids(model.tokenizer)
-    attention = inputs["attention_mask"].bool()
-    flags = _template_flags(
-        model.tokenizer, samples, prompts, inputs["input_ids"], attention, ids, template
-    )
-    groups = TokenGroups.from_input_ids(inputs["input_ids"], attention, ids, flags)
-    if flags is not None:
-        groups = TokenGroups(groups.base, groups.attention, flags & groups.mask("text"))
-    return Batch(inputs, groups, tuple(samples))
+@dataclass(frozen=True)
+class Preparer:
+    """Makes batches of samples for one model; they lie on the CPU.
 
-
-def prompt_lengths(model: HookedMLLM, samples: Sequence[Sample], template: str) -> list[int | str]:
-    """Tokens of each sample's prompt, from media headers alone where the adapter can tell by them.
-
-    In the place of a length: why a sample's media are unreadable.
+    Attributes:
+        adapter: of the model's family.
+        processor: the model's processor; None where it was spliced without one, and cannot prepare.
     """
-    processor, adapter = _processor(model), model.adapter
-    template = chosen_template(processor, template)
-    lengths: list[int | str] = []
-    for sample in samples:
-        text = build_prompt(adapter, processor, sample, template)
+
+    adapter: Adapter
+    processor: Any
+
+    def batch(self, samples: Sequence[Sample], template: str, side: str = "left") -> Batch:
+        """See :meth:`mmlens.model.hooked_mllm.HookedMLLM.prepare`."""
+        if not samples:
+            raise SampleError("A batch needs at least one sample; none was given.")
+        template = self.template(template)
+        prompts = [self.prompt(sample, template) for sample in samples]
+        tokenizer = self.processor.tokenizer
         if template == NONE:
-            lengths.append(len(model.tokenizer(text)["input_ids"]))
-            continue
-        try:
-            length = adapter.prompt_tokens(processor, text, media_sizes(adapter, processor, sample))
-            if length is None:
-                length = prepare(model, [sample], template, "left").shape[1]
-            lengths.append(length)
-        except MediaError as error:
-            lengths.append(str(error))
-    return lengths
+            inputs = self.adapter.text_inputs(tokenizer, prompts, side)
+        else:
+            inputs = self.adapter.process(self.processor, prompts, self._media(samples), side)
+        ids = self.adapter.token_ids(tokenizer)
+        attention = inputs["attention_mask"].bool()
+        flags = _template_flags(
+            tokenizer, samples, prompts, inputs["input_ids"], attention, ids, template
+        )
+        groups = TokenGroups.from_input_ids(inputs["input_ids"], attention, ids, flags)
+        if flags is not None:
+            groups = TokenGroups(groups.base, groups.attention, flags & groups.mask("text"))
+        return Batch(inputs, groups, tuple(samples))
 
+    def lengths(self, samples: Sequence[Sample], template: str) -> list[int | str]:
+        """Tokens of each sample's prompt, from media headers alone where the adapter can tell by them.
 
-def media_sizes(adapter: Adapter, processor: Any, sample: Sample) -> MediaSizes:
-    """The sizes of a sample's media, from their headers.
+        In the place of a length: why a sample's media are unreadable.
+        """
+        template = self.template(template)
+        lengths: list[int | str] = []
+        for sample in samples:
+            text = self.prompt(sample, template)
+            if template == NONE:
+                lengths.append(len(self.processor.tokenizer(text)["input_ids"]))
+                continue
+            try:
+                sizes = self.sizes(sample)
+                length = self.adapter.prompt_tokens(self.processor, text, sizes)
+                if length is None:
+                    length = self.batch([sample], template).shape[1]
+                lengths.append(length)
+            except MediaError as error:
+                lengths.append(str(error))
+        return lengths
 
-    Raises:
-        MediaError: one is missing or unreadable.
-    """
-    rate = adapter.sampling_rate(processor) if sample.audios else 0
-    return MediaSizes(
-        images=tuple(picture_size(one) for one in sample.images),
-        videos=tuple(video_size(one) for one in sample.videos),
-        audios=tuple(audio_length(one, rate) for one in sample.audios),
-    )
+    def sizes(self, sample: Sample) -> MediaSizes:
+        """The sizes of a sample's media, from their headers.
 
+        Raises:
+            MediaError: one is missing or unreadable.
+        """
+        rate = self.adapter.sampling_rate(self.processor) if sample.audios else 0
+        return MediaSizes(
+            images=tuple(picture_size(one) for one in sample.images),
+            videos=tuple(video_size(one) for one in sample.videos),
+            audios=tuple(audio_length(one, rate) for one in sample.audios),
+        )
 
-def chosen_template(processor: Any, template: str) -> str:
-    """``auto`` made definite: the chat template where the processor has one.
+    def template(self, template: str) -> str:
+        """``auto`` made definite: the chat template where the processor has one.
 
-    Raises:
-        SampleError: an unknown template, or ``chat`` where the processor has none.
-    """
-    if template == NONE:
+        Raises:
+            SampleError: an unknown template, ``chat`` where the processor has none, or no processor.
+        """
+        if self.processor is None:
+            raise SampleError(
+                "This model was spliced without a processor, so it cannot prepare samples; pass "
+                "mmlens.splice(hf_model, processor=...), or give it Hugging Face inputs directly."
+            )
+        if template == NONE:
+            return template
+        has_chat = bool(getattr(self.processor, "chat_template", None))
+        if template == "auto":
+            return "chat" if has_chat else "plain"
+        if template == "chat" and not has_chat:
+            raise SampleError("The processor has no chat template; use template='plain'.")
+        if template not in ("chat", "plain"):
+            raise SampleError(
+                f"Unknown template {template!r}; there are 'auto', 'chat', 'plain' and 'none'."
+            )
         return template
-    has_chat = bool(getattr(processor, "chat_template", None))
-    if template == "auto":
-        return "chat" if has_chat else "plain"
-    if template == "chat" and not has_chat:
-        raise SampleError("The processor has no chat template; use template='plain'.")
-    if template not in ("chat", "plain"):
-        raise SampleError(
-            f"Unknown template {template!r}; there are 'auto', 'chat', 'plain' and 'none'."
+
+    def prompt(self, sample: Sample, template: str) -> str:
+        """The prompt of one sample.
+
+        Raises:
+            SampleError: the sample has media of a kind the model does not take, lacks a picture where
+                the model needs one, or has media where there is no template to put them into.
+        """
+        if template == NONE:
+            if sample.images or sample.videos or sample.audios:
+                raise SampleError(
+                    f"Sample {sample.id!r} has media, which template='none' has no place for: it runs "
+                    "the text alone. Use another template, or leave the media out."
+                )
+            return sample.text
+        for kind in KINDS:
+            if getattr(sample, f"{kind}s") and kind not in self.adapter.modalities:
+                raise SampleError(
+                    f"Sample {sample.id!r} has {kind} media, but {type(self.adapter.hf).__name__} takes "
+                    f"{' and '.join(self.adapter.modalities)} only."
+                )
+        return self.adapter.prompt(sample, self.processor, template)
+
+    def _media(self, samples: Sequence[Sample]) -> Media:
+        has_audio = any(sample.audios for sample in samples)
+        rate = self.adapter.sampling_rate(self.processor) if has_audio else 0
+        return Media(
+            images=[[_opened(s, open_picture, one) for one in s.images] for s in samples],
+            videos=[[_opened(s, open_video, one) for one in s.videos] for s in samples],
+            audios=[[_opened(s, open_audio, one, rate) for one in s.audios] for s in samples],
         )
-    return template
-
-
-def build_prompt(adapter: Adapter, processor: Any, sample: Sample, template: str) -> str:
-    """The prompt of one sample.
-
-    Raises:
-        SampleError: the sample has media of a kind the model does not take, lacks a picture where the
-            model needs one, or has media where there is no template to put them into.
-    """
-    if template == NONE:
-        if sample.images or sample.videos or sample.audios:
-            raise SampleError(
-                f"Sample {sample.id!r} has media, which template='none' has no place for: it runs the "
-                "text alone. Use another template, or leave the media out."
-            )
-        return sample.text
-    for kind in KINDS:
-        if getattr(sample, f"{kind}s") and kind not in adapter.modalities:
-            raise SampleError(
-                f"Sample {sample.id!r} has {kind} media, but {type(adapter.hf).__name__} takes "
-                f"{' and '.join(adapter.modalities)} only."
-            )
-    return adapter.prompt(sample, processor, template)
-
-
-def _processor(model: HookedMLLM) -> Any:
-    if model.processor is None:
-        raise SampleError(
-            "This model was spliced without a processor, so it cannot prepare samples; pass "
-            "mmlens.splice(hf_model, processor=...), or give it Hugging Face inputs directly."
-        )
-    return model.processor
-
-
-def _media(adapter: Adapter, processor: Any, samples: Sequence[Sample]) -> Media:
-    has_audio = any(sample.audios for sample in samples)
-    rate = adapter.sampling_rate(processor) if has_audio else 0
-    return Media(
-        images=[[_opened(s, open_picture, one) for one in s.images] for s in samples],
-        videos=[[_opened(s, open_video, one) for one in s.videos] for s in samples],
-        audios=[[_opened(s, open_audio, one, rate) for one in s.audios] for s in samples],
-    )
 
 
 def _opened(sample: Sample, decode: Callable[..., Any], *args: Any) -> Any:

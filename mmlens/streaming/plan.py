@@ -11,7 +11,6 @@ from mmlens.hook_names import LANGUAGE
 from mmlens.hooks.editing import Site
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prepare, prompt_lengths
 from mmlens.storage.fingerprint import data_fingerprint
 from mmlens.streaming.batching import plan_batches
 from mmlens.streaming.token_limit import within
@@ -91,7 +90,7 @@ def make_plan(
     # Before the samples are shared out, so that any number of processes counts the same ones.
     samples = within(model, samples, stop_after, by, template) if stop_after else samples
     share = tuple(samples[rank::world])
-    lengths = prompt_lengths(model, share, template)
+    lengths = model.preparer.lengths(share, template)
     readable = [i for i, length in enumerate(lengths) if isinstance(length, int)]
     batches = plan_batches([int(lengths[i]) for i in readable], token_budget, max_batch)
     return CollectPlan(
@@ -130,7 +129,7 @@ def planned_batches(
 
     Args as in :func:`collect`; reading it fails, and is told, when its batch is prepared.
     """
-    lengths = [n if isinstance(n, int) else 0 for n in prompt_lengths(model, samples, template)]
+    lengths = [n if isinstance(n, int) else 0 for n in model.preparer.lengths(samples, template)]
     planned = plan_batches(lengths, token_budget, max_batch)
     return [[samples[i] for i in positions] for positions in planned]
 
@@ -140,7 +139,7 @@ def prepared_or_skipped(
 ) -> tuple[Batch | None, dict[str, str]]:
     """A batch of the samples whose media can be read, and the reasons for the others."""
     try:
-        return prepare(model, tuple(samples), template, "left"), {}
+        return model.preparer.batch(samples, template), {}
     except MediaError as error:
         if len(samples) == 1:
             return None, {samples[0].id: str(error)}
@@ -149,4 +148,4 @@ def prepared_or_skipped(
         one, why = prepared_or_skipped(model, [sample], template)
         reasons.update(why)
         kept += [] if one is None else [sample]
-    return (prepare(model, tuple(kept), template, "left") if kept else None), reasons
+    return (model.preparer.batch(kept, template) if kept else None), reasons

@@ -15,7 +15,6 @@ from mmlens.errors import MediaError, SampleError
 from mmlens.hook_names import LANGUAGE
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prepare
 from mmlens.tokens.groups import BASE_GROUPS, DERIVED_GROUPS
 
 
@@ -60,7 +59,7 @@ def within(
             continue
         kept.append(sample)
         try:
-            batch = prepare(model, (sample,), template, "left")
+            batch = model.preparer.batch((sample,), template)
         except MediaError:
             continue
         for name in stop_after:

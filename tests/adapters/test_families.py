@@ -9,7 +9,6 @@ import mmlens
 from benchmarks.parity import measure
 from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import UnsupportedModelError
-from mmlens.model.prepare import prompt_lengths
 from mmlens.tokens.groups import BASE_GROUPS
 from tests.tiny import NAMES, family
 
@@ -71,7 +70,7 @@ def test_statistics_do_not_depend_on_batching(name):
 def test_prompt_lengths_are_known_before_anything_is_decoded(name):
     model, samples = spliced(name), family(name).samples()
     expected = [model.prepare(one).shape[1] for one in samples]
-    assert prompt_lengths(model, samples, "auto") == expected
+    assert model.preparer.lengths(samples, "auto") == expected
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,7 +6,6 @@ import torch
 import mmlens
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import media_sizes, prompt_lengths
 from mmlens_adapters.gemma3 import Gemma3Adapter
 from tests.tiny import gemma3 as tiny
 from tests.tiny.common import picture
@@ -36,8 +35,8 @@ def test_features_and_lengths(model):
         assert model.media_rows(batch) == {"image": [0, 2, 2]}
         for template in ("chat", "plain"):
             made = model.prepare(samples, template=template).groups.attention.sum(-1).tolist()
-            assert prompt_lengths(model, samples, template) == made
-        sizes = media_sizes(model.adapter, model.processor, samples[2])
+            assert model.preparer.lengths(samples, template) == made
+        sizes = model.preparer.sizes(samples[2])
         assert model.adapter.media_tokens(model.processor, sizes) == 18
 
 
@@ -94,7 +93,7 @@ def test_pan_and_scan():
     samples = [ask(picture(80, 20)), ask(picture(20, 20))]
     batch = model.prepare(samples)
     assert model.media_rows(batch) == {"image": [0, 0, 0, 0, 0, 1]}
-    assert prompt_lengths(model, samples, "chat") == batch.groups.attention.sum(-1).tolist()
+    assert model.preparer.lengths(samples, "chat") == batch.groups.attention.sum(-1).tolist()
     theirs = model.hf(**batch.inputs).logits
     assert (model(batch) - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 

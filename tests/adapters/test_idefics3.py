@@ -8,7 +8,6 @@ from mmlens.adapter import MediaSizes
 from mmlens.data.media.decoding import open_video
 from mmlens.errors import MediaError, SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import media_sizes, prompt_lengths
 from mmlens_adapters.idefics3 import Idefics3Adapter, SmolVLMAdapter
 from tests.tiny import idefics3, smolvlm
 from tests.tiny.common import picture, video
@@ -53,9 +52,9 @@ def test_lengths_from_sizes_alone(model):
         one = picture(*size)
         samples = [ask([one]), ask([one, picture(20, 9)]), ask()]
         batch = model.prepare(samples)
-        assert prompt_lengths(model, samples, "chat") == batch.groups.attention.sum(-1).tolist()
+        assert model.preparer.lengths(samples, "chat") == batch.groups.attention.sum(-1).tolist()
         for sample, count in zip(samples, batch.groups.mask("image").sum(-1).tolist(), strict=True):
-            sizes = media_sizes(model.adapter, model.processor, sample)
+            sizes = model.preparer.sizes(sample)
             assert model.adapter.media_tokens(model.processor, sizes) == count
 
 

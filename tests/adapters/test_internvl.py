@@ -7,7 +7,6 @@ import mmlens
 from mmlens.data.media.decoding import open_video
 from mmlens.errors import MediaError, SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import media_sizes, prompt_lengths
 from mmlens_adapters.expansion import expanded
 from mmlens_adapters.internvl import InternVLAdapter
 from tests.tiny import internvl as tiny
@@ -73,10 +72,10 @@ def test_lengths_from_sizes_alone(model):
         samples = [ask([one]), ask([one] * 2), ask([one], clips[:1]), ask([], clips), ask()]
         batch = model.prepare(samples)
         real = batch.groups.attention.sum(-1).tolist()
-        assert prompt_lengths(model, samples, "chat") == real
+        assert model.preparer.lengths(samples, "chat") == real
         images = batch.groups.mask("image").sum(-1).tolist()
         for sample, count in zip(samples, images, strict=True):
-            sizes = media_sizes(model.adapter, model.processor, sample)
+            sizes = model.preparer.sizes(sample)
             assert model.adapter.media_tokens(model.processor, sizes) == count
 
 

@@ -9,7 +9,6 @@ import mmlens
 from mmlens.adapter import MediaSizes
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prompt_lengths
 from mmlens_adapters.llava import LlavaAdapter, last_layer_read
 from tests.tiny import llava
 from tests.tiny.common import picture
@@ -46,7 +45,7 @@ def test_lengths_from_sizes_alone(model):
     for size in SIZES:
         samples = [ask(picture(*size)), ask(picture(8, 8), picture(*size)), ask()]
         real = model.prepare(samples).groups.attention.sum(-1).tolist()
-        assert prompt_lengths(model, samples, "chat") == real
+        assert model.preparer.lengths(samples, "chat") == real
 
 
 @pytest.mark.parametrize("patch", [8, 4, 7])

@@ -7,7 +7,6 @@ import torch
 import mmlens
 from mmlens.errors import MediaError, SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prompt_lengths
 from mmlens_adapters.llava_onevision import LlavaOnevisionAdapter, evenly
 from tests.tiny import llava_onevision as tiny
 from tests.tiny.common import picture, video
@@ -55,7 +54,7 @@ def test_lengths_from_sizes_alone(model):
         clips = [video(frames, 9, 12) for frames in (2, 2)]
         samples = [ask([one]), ask([one] * 2), ask([one], clips[:1]), ask([], clips), ask()]
         real = model.prepare(samples).groups.attention.sum(-1).tolist()
-        assert prompt_lengths(model, samples, "chat") == real
+        assert model.preparer.lengths(samples, "chat") == real
 
 
 def test_features_of_videos(model):
@@ -80,7 +79,7 @@ def test_videos_of_different_lengths():
     samples = [ask([], [one]) for one in clips]
     batch = model.prepare(samples)
     assert model.adapter.feature_counts(batch.inputs)["video"].tolist() == [13] * 3
-    assert prompt_lengths(model, samples, "chat") == batch.groups.attention.sum(-1).tolist()
+    assert model.preparer.lengths(samples, "chat") == batch.groups.attention.sum(-1).tolist()
     chosen = [[clips[0][i] for i in (0, 1, 3)], [clips[1][i] for i in (0, 0, 1)], clips[2]]
     same = spliced().prepare([ask([], [one]) for one in chosen])
     assert torch.equal(batch.inputs["pixel_values_videos"], same.inputs["pixel_values_videos"])

@@ -6,7 +6,6 @@ import torch
 import mmlens
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import media_sizes, prompt_lengths
 from mmlens_adapters.paligemma import PaliGemmaAdapter
 from tests.tiny import paligemma as tiny
 from tests.tiny.common import picture
@@ -34,8 +33,8 @@ def test_features_and_lengths(model):
         counts = model.adapter.feature_counts(batch.inputs)["image"].tolist()
         assert counts == [len(one) for one in features] == [9, 9, 9]
         assert model.media_rows(batch) == {"image": [0, 1, 1]}
-        assert prompt_lengths(model, samples, "plain") == batch.groups.attention.sum(-1).tolist()
-        sizes = media_sizes(model.adapter, model.processor, samples[1])
+        assert model.preparer.lengths(samples, "plain") == batch.groups.attention.sum(-1).tolist()
+        sizes = model.preparer.sizes(samples[1])
         assert model.adapter.media_tokens(model.processor, sizes) == 18
 
 

@@ -13,7 +13,6 @@ import mmlens
 from mmlens.adapter import adapter_for
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prompt_lengths
 from mmlens_adapters.qwen2_5_omni import Qwen2_5OmniAdapter
 from tests.helpers.qwen import moves_logits, rows_reached, tokens_of, webp
 from tests.tiny import qwen2_5_omni
@@ -77,7 +76,7 @@ def test_lengths_from_sizes_alone(model):
             ask(),
         ]
         real = model.prepare(samples).groups.attention.sum(-1).tolist()
-        assert prompt_lengths(model, samples, "chat") == real
+        assert model.preparer.lengths(samples, "chat") == real
 
 
 def test_lengths_with_the_sizes_of_the_real_processor():
@@ -87,7 +86,7 @@ def test_lengths_with_the_sizes_of_the_real_processor():
     model = spliced(processor)
     samples = [ask(videos=(video(2, 40, 40),))]
     batch = model.prepare(samples)
-    assert prompt_lengths(model, samples, "chat") == [batch.shape[1]]
+    assert model.preparer.lengths(samples, "chat") == [batch.shape[1]]
     assert tokens_of(model, processor, videos=((2, 40, 40),)) > 1000
 
 
@@ -167,7 +166,7 @@ def test_a_sound_too_short_for_a_token(model):
     short = ask(noise(320))
     with pytest.raises(MediaError, match="320 samples is too short"):
         model.prepare(short)
-    assert "320 samples is too short" in prompt_lengths(model, [short], "chat")[0]
+    assert "320 samples is too short" in model.preparer.lengths([short], "chat")[0]
 
 
 def test_a_processor_of_another_model():

@@ -7,7 +7,6 @@ from transformers.vision_utils import get_vision_window_index
 import mmlens
 from mmlens.errors import UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prompt_lengths
 from mmlens_adapters.qwen2_5_vl import Qwen2_5VLAdapter
 from tests.helpers.qwen import moves_logits, rows_reached, webp
 from tests.tiny import qwen2_5_vl
@@ -52,7 +51,7 @@ def test_features_and_lengths(model):
         counts = model.adapter.feature_counts(inputs)
         assert counts["image"].tolist() == [len(one) for one in images.pooler_output]
         assert counts["video"].tolist() == [len(one) for one in videos.pooler_output]
-        assert prompt_lengths(model, samples, "chat") == batch.groups.attention.sum(-1).tolist()
+        assert model.preparer.lengths(samples, "chat") == batch.groups.attention.sum(-1).tolist()
 
 
 def test_windows_move_patches_but_not_out_of_their_picture(model, mixed):

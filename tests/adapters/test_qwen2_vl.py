@@ -7,7 +7,6 @@ from transformers import Qwen2VLProcessor
 import mmlens
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prompt_lengths
 from mmlens_adapters.qwen2_vl import Qwen2VLAdapter
 from tests.helpers.qwen import moves_logits, rows_reached, tokens_of
 from tests.tiny import qwen2_vl
@@ -78,7 +77,7 @@ def test_lengths_from_sizes_alone(model):
             ask(),
         ]
         real = model.prepare(samples).groups.attention.sum(-1).tolist()
-        assert prompt_lengths(model, samples, "chat") == real
+        assert model.preparer.lengths(samples, "chat") == real
 
 
 def test_lengths_that_sizes_do_not_tell():
@@ -90,7 +89,7 @@ def test_lengths_that_sizes_do_not_tell():
     clip = ask(videos=(video(8, 40, 40),))
     assert tokens_of(model, processor, videos=((8, 40, 40),)) is None
     assert tokens_of(model, processor, images=((40, 40),)) == 25 - 9  # at most 24 patches
-    assert prompt_lengths(model, [clip], "chat") == [model.prepare(clip).shape[1]]
+    assert model.preparer.lengths([clip], "chat") == [model.prepare(clip).shape[1]]
 
 
 def test_groups_of_one_prompt(model):
@@ -189,4 +188,4 @@ def test_media_that_cannot_be_read(model):
     for long in (ask(picture(405, 2)), ask(videos=(video(2, 2, 405),))):
         with pytest.raises(MediaError, match="405 by 2 pixels"):
             model.prepare(long)
-        assert "405 by 2 pixels" in prompt_lengths(model, [long], "chat")[0]
+        assert "405 by 2 pixels" in model.preparer.lengths([long], "chat")[0]

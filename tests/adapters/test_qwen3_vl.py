@@ -6,7 +6,6 @@ import torch
 import mmlens
 from mmlens.errors import MediaError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prompt_lengths
 from mmlens_adapters.qwen3_vl import Qwen3VLAdapter
 from tests.helpers.qwen import moves_logits, rows_reached, tokens_of, webp
 from tests.tiny import qwen3_vl
@@ -55,7 +54,7 @@ def test_features_and_lengths(model):
         counts = model.adapter.feature_counts(inputs)
         assert counts["image"].tolist() == [len(one) for one in images.pooler_output]
         assert counts["video"].tolist() == [len(one) for one in videos.pooler_output]
-        assert prompt_lengths(model, samples, "chat") == batch.groups.attention.sum(-1).tolist()
+        assert model.preparer.lengths(samples, "chat") == batch.groups.attention.sum(-1).tolist()
 
 
 def test_lengths_of_videos_are_not_told_by_sizes(model):
@@ -103,7 +102,7 @@ def test_a_single_frame_is_no_video(model):
         MediaError, match="1 frame, but the model's processor takes no fewer than 2"
     ):
         model.prepare(one)
-    assert "1 frame" in prompt_lengths(model, [one], "chat")[0]
+    assert "1 frame" in model.preparer.lengths([one], "chat")[0]
 
 
 @pytest.mark.parametrize("module", ["vision", "projector"])

@@ -9,7 +9,6 @@ from mmlens.adapter import MediaSizes
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import prompt_lengths
 from mmlens_adapters.voxtral import VoxtralAdapter
 from tests.tiny import voxtral as tiny
 from tests.tiny.common import sound
@@ -43,7 +42,7 @@ def test_tokens_by_length_are_those_in_the_prompt(model):
     chunks = [-(-n // (tiny.FRAMES * tiny.HOP)) for n in LENGTHS]
     assert batch.groups.counts()["audio"].tolist() == [tiny.TOKENS * n for n in chunks]
     assert model.adapter.feature_counts(batch.inputs)["audio"].tolist() == [4] * sum(chunks)
-    assert prompt_lengths(model, samples, "auto") == batch.groups.attention.sum(-1).tolist()
+    assert model.preparer.lengths(samples, "auto") == batch.groups.attention.sum(-1).tolist()
     sizes = MediaSizes(audios=tuple(LENGTHS))
     assert model.adapter.media_tokens(model.processor, sizes) == 4 * sum(chunks)
 

@@ -11,7 +11,6 @@ import mmlens
 from mmlens.data.samples import Sample
 from mmlens.data.texts import chunked, load_texts
 from mmlens.errors import SampleError
-from mmlens.model.prepare import prompt_lengths
 from tests.tiny import NAMES, family
 from tests.tiny import instructblip as blip
 from tests.tiny import llava_next as tiny
@@ -33,7 +32,7 @@ def test_every_family_reads_plain_text_from_left_to_right(name):
     )
     batch = model.prepare(TEXTS, template="none")
     assert batch.groups.mask("text").sum(-1).tolist() == [8, 2]
-    assert prompt_lengths(model, TEXTS, "none") == batch.groups.attention.sum(-1).tolist()
+    assert model.preparer.lengths(TEXTS, "none") == batch.groups.attention.sum(-1).tolist()
     with torch.no_grad():
         logits = model(batch)
         for row, text in zip(logits, TEXTS, strict=True):
@@ -63,7 +62,7 @@ def test_plain_text_takes_no_media(mistral_model, samples):
     with pytest.raises(SampleError, match="has media, which template='none'"):
         mistral_model.prepare(samples[0], template="none")
     with pytest.raises(SampleError, match="'auto', 'chat', 'plain' and 'none'"):
-        prompt_lengths(mistral_model, TEXTS, "bare")
+        mistral_model.preparer.lengths(TEXTS, "bare")
 
 
 # Files
