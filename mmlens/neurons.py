@@ -17,6 +17,8 @@ from mmlens.errors import StatisticsError
 from mmlens.storage.atomic import write_json
 
 FORMAT = "mmlens.neuron_set/1"
+#: How tables and conditions call the untouched model, and all domains, modalities or data sets together.
+NONE, ALL = "none", "all"
 
 
 class NeuronSet:

@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mmlens.cards.entries import token_text
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.model.hooked_mllm import HookedMLLM, Inputs
@@ -18,6 +17,7 @@ from mmlens.report.prompt import WRITTEN, Piece, Prompt, visible
 from mmlens.report.sections import Cell, Section, Table, Text
 from mmlens.streaming.plan import check_failures, prepared_or_skipped
 from mmlens.tokens.groups import TokenGroups
+from mmlens.tokens.text import token_text
 from mmlens.tokens.token_sets import MEDIA_GROUPS, SLOTS, SPLIT_TYPES, split_groups
 
 COUNT_COLUMNS = (

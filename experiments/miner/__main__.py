@@ -24,12 +24,13 @@ from experiments.miner.masks import Mined, plan
 from mmlens import importance
 from mmlens.ablation.evaluate import evaluate
 from mmlens.ablation.masking import Asked
+from mmlens.data.halves import split, sum_of
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.errors import MMLensError
 from mmlens.hook_names import LANGUAGE
 from mmlens.importance import ImportanceScores
 from mmlens.run.folder import Run
-from mmlens.selection import stability
+from mmlens.streaming.collect import collect_parts
 from mmlens.streaming.distributed import rank_and_world
 from mmlens.tokens.token_sets import MEDIA_GROUPS, SLOTS
 
@@ -57,9 +58,9 @@ def main(config: Config) -> None:
     if not run.finished("importance"):
         announce(run, config, model, chosen, questions)
     parts = mined_in_parts(run, config, model, chosen)
-    scores = stability.sum_of(parts)
+    scores = sum_of(parts)
     scores.save(run.path(SCORES_FILE))
-    statistics = stability.sum_of(
+    statistics = sum_of(
         runner.collect_statistics(
             run, model, chosen, in_parts=False, seed=config.seed, **counting(config, model)
         )
@@ -176,8 +177,8 @@ def mined_in_parts(
         enough = min(Counter(sample.domain for sample in samples).values()) > 1
         if config.convergence and enough and rank_and_world()[1] == 1:
             run.path("parts").mkdir(exist_ok=True)
-            halves = stability.split(samples, levels=4, seed=config.seed)
-            return stability.collect_parts(
+            halves = split(samples, levels=4, seed=config.seed)
+            return collect_parts(
                 model, halves, run.path("parts"), collector=importance.collect, **options
             )
         return [[importance.collect(model, samples, checkpoint=run.path(CHECKPOINT), **options)]]

@@ -25,11 +25,11 @@ from mmlens.ablation import tables
 from mmlens.ablation.evaluate import Answers, evaluate
 from mmlens.ablation.intervention import Intervention
 from mmlens.ablation.masks import Mask, Questions, masks_and_controls, study_settings
+from mmlens.data.halves import sum_of
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.report.sections import Section
 from mmlens.run.folder import Run
-from mmlens.selection import stability
 from mmlens.streaming.distributed import rank_and_world
 from mmlens.streaming.token_limit import within
 
@@ -63,7 +63,7 @@ def main(config: Config) -> None:
         seed=config.seed,
         **counting(config, modules),
     )
-    statistics = stability.sum_of(parts)
+    statistics = sum_of(parts)
 
     with run.stage("select"):
         counted = {m: statistics.counts(m, keys=domains) for m in modules}

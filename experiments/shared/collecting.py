@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import mmlens
+from mmlens.data.halves import split, sum_of
 from mmlens.data.samples import Sample
 from mmlens.run.folder import Run
-from mmlens.selection import stability
+from mmlens.streaming.collect import collect_parts
 from mmlens.streaming.distributed import rank_and_world
 
 #: The file of the statistics in the run folder.
@@ -30,7 +31,7 @@ def collect_statistics(
 ) -> list[list[mmlens.NeuronStatistics]]:
     """Stream samples once, as stage ``collect``: in two halves of doubling parts, or in one piece.
 
-    A second start goes on from the checkpoints in the run folder. The sum of all parts is left there
+    A second start resumes from the checkpoints in the run folder. The sum of all parts is left there
     as ``statistics.safetensors``.
 
     Args:
@@ -43,7 +44,7 @@ def collect_statistics(
         options: of :func:`mmlens.collect`: groups, by, site, and those of ``batching``.
 
     Returns:
-        [half][part] -> statistics; ``mmlens.selection.stability.sum_of`` adds them up. One part where they are
+        [half][part] -> statistics; ``mmlens.data.halves.sum_of`` adds them up. One part where they are
         in one piece.
 
     Raises:
@@ -53,11 +54,11 @@ def collect_statistics(
     with run.stage("collect") as stage:
         if in_parts and rank_and_world()[1] == 1:
             run.path("parts").mkdir(exist_ok=True)
-            halves = stability.split(samples, by=options.get("by", "domain"), seed=seed)
-            parts = stability.collect_parts(model, halves, run.path("parts"), **options)
+            halves = split(samples, by=options.get("by", "domain"), seed=seed)
+            parts = collect_parts(model, halves, run.path("parts"), **options)
         else:
             parts = [[mmlens.collect(model, samples, checkpoint=run.path(CHECKPOINT), **options)]]
-        whole = stability.sum_of(parts)
+        whole = sum_of(parts)
         stage.tokens = int(whole.modules[modules[0]].tokens.sum())
     whole.save(run.path(STATISTICS))
     whole.check_model(model.weight_hash)

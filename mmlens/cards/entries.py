@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.cards.page import SIDES, Entry, shrunk
-from mmlens.cards.strips import StripMaker, activations_of, prompt_tokens, token_text
+from mmlens.cards.strips import StripMaker
 from mmlens.data.identity import media_identity
 from mmlens.data.media.decoding import open_picture, open_video
 from mmlens.data.samples import Sample
@@ -21,7 +21,9 @@ from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.places import places_of
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import TopActivations
+from mmlens.streaming.activations import activations_of
 from mmlens.tokens.places import KINDS, ROLES, Box, Places
+from mmlens.tokens.text import prompt_tokens, token_text
 
 #: Tokens shown before and behind one that is marked.
 _AROUND = 14

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.cards.entries import EntryMaker, token_text
+from mmlens.cards.entries import EntryMaker
 from mmlens.cards.page import Card, CardPage, Entry, render
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
@@ -23,6 +23,7 @@ from mmlens.statistics.top_activations import TopActivations
 from mmlens.storage.atomic import write_text
 from mmlens.streaming.top import top_activations
 from mmlens.streaming.top_groups import top_by_group
+from mmlens.tokens.text import token_text
 
 
 def neuron_cards(

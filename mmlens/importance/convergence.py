@@ -15,10 +15,10 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.data.halves import sum_of
 from mmlens.importance.scores import ImportanceScores, Weights
 from mmlens.neurons import NeuronSet
 from mmlens.selection.overlap import chance_jaccard, jaccard
-from mmlens.selection.stability import sum_of
 from mmlens.selection.strategies import Strategy, select_neurons
 
 COMPARISONS = ("full", "halves")
@@ -38,7 +38,7 @@ def convergence(
     high by itself); ``halves`` compares both halves, which share no sample.
 
     Args:
-        halves: [half][part] -> scores, as :func:`mmlens.selection.stability.collect_parts` gives them.
+        halves: [half][part] -> scores, as :func:`mmlens.streaming.collect.collect_parts` gives them.
         groups: the token sets that neurons are selected for.
         weights: of the scores.
         ratio, strategy: of :func:`mmlens.selection.select_neurons`.

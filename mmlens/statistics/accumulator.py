@@ -21,38 +21,37 @@ _SLICE = {"cpu": 1 << 17, "cuda": 1 << 25}
 
 
 @dataclass(frozen=True)
-class Weights:
+class PositionIndex:
     """Which positions of an activation count for which (key, group).
 
     Attributes:
-        cells: for every (key, group) with a token in this batch, the flat positions it counts.
-        index: [2, cell], the key and the group of each cell.
-        everything: a single cell counts every position, so that nothing needs to be gathered.
-        positions: how many positions there are, padding included.
+        counted: for every (key, group) with a token in this batch, the flat positions it counts.
+        pairs: the key and the group of each of them.
+        everything: a single (key, group) counts every position, so that nothing needs to be gathered.
+        size: how many positions there are, padding included.
     """
 
-    cells: tuple[Int[Tensor, " _"], ...]
-    index: Int[Tensor, "2 cell"]
+    counted: tuple[Int[Tensor, " _"], ...]
+    pairs: Int[Tensor, "2 pair"]
     everything: bool
-    positions: int
+    size: int
 
     @classmethod
-    def of(cls, groups: Bool[Tensor, "group row pos"], keys: Int[Tensor, " row"]) -> Weights:
+    def of(cls, groups: Bool[Tensor, "group row pos"], keys: Int[Tensor, " row"]) -> PositionIndex:
         """From the groups' masks over [row, pos] and the key that each row belongs to."""
-        cells, index = [], []
+        counted, pairs = [], []
         for key in keys.unique().tolist():
             rows = (keys == key)[:, None].to(groups.device)
             for group, mask in enumerate(groups):
                 here = (mask & rows).flatten().nonzero()[:, 0]
                 if len(here):
-                    cells.append(here)
-                    index.append((key, group))
-        everything = len(cells) == 1 and len(cells[0]) == groups[0].numel()
+                    counted.append(here)
+                    pairs.append((key, group))
         return cls(
-            cells=tuple(cells),
-            index=torch.tensor(index, dtype=torch.int64).reshape(-1, 2).T,
-            everything=everything,
-            positions=groups[0].numel(),
+            counted=tuple(counted),
+            pairs=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T,
+            everything=len(counted) == 1 and len(counted[0]) == groups[0].numel(),
+            size=groups[0].numel(),
         )
 
 
@@ -60,25 +59,25 @@ class Accumulator:
     """Running statistics of one module, on the device of its activations.
 
     Args:
-        statistics: where to go on from; its tensors are copied.
+        statistics: what to add to; its tensors are copied.
         device: where the activations are.
     """
 
     def __init__(self, statistics: ModuleStatistics, device: torch.device) -> None:
         self._values = {n: v.to(device, copy=True) for n, v in statistics.tensors().items()}
 
-    def add_tokens(self, weights: Weights) -> None:
+    def add_tokens(self, where: PositionIndex) -> None:
         """Count a batch's positions, once for all layers."""
-        keys, groups = weights.index
-        for key, group, cell in zip(keys.tolist(), groups.tolist(), weights.cells, strict=True):
-            self._values["tokens"][key, group] += len(cell)
+        keys, groups = where.pairs.tolist()
+        for key, group, here in zip(keys, groups, where.counted, strict=True):
+            self._values["tokens"][key, group] += len(here)
 
     def add(
         self,
         layer: int,
         pre: Float[Tensor, "*row pos neuron"],
         activation: Callable[[Tensor], Tensor],
-        weights: Weights,
+        where: PositionIndex,
     ) -> None:
         """Reduce one layer's activations.
 
@@ -86,29 +85,29 @@ class Accumulator:
             layer: the layer.
             pre: pre-activations.
             activation: the activation function.
-            weights: what counts where; its flat positions are those of ``pre``.
+            where: what counts where; its flat positions are those of ``pre``.
 
         Raises:
-            HookError: ``pre`` has other positions than ``weights``.
+            HookError: ``pre`` has other positions than ``where``.
         """
         flat = pre.detach().flatten(0, -2)
-        if len(flat) != weights.positions:
+        if len(flat) != where.size:
             raise HookError(
-                f"Layer {layer} has activations at {len(flat)} positions, but {weights.positions} were "
-                "told of: nothing is counted at the wrong place. The adapter's tower_rows does not fit "
-                "these inputs."
+                f"Layer {layer} has activations at {len(flat)} positions, but the adapter reported "
+                f"{where.size}: nothing is counted at the wrong place. The adapter's tower_rows does "
+                "not fit these inputs."
             )
         step = max(1, _SLICE.get(flat.device.type, _SLICE["cpu"]) // flat.shape[-1])
-        keys, groups = weights.index.tolist()
-        for key, group, cell in zip(keys, groups, weights.cells, strict=True):
+        keys, groups = where.pairs.tolist()
+        for key, group, here in zip(keys, groups, where.counted, strict=True):
             target = {name: value[key, group] for name, value in self._values.items()}
             home = target["positive"].device  # layers may lie on several devices, counts on one
-            cell = cell.to(flat.device)  # noqa: PLW2901
-            for start in range(0, len(cell), step):
+            here = here.to(flat.device)  # noqa: PLW2901
+            for start in range(0, len(here), step):
                 part = (
                     flat[start : start + step]
-                    if weights.everything
-                    else flat.index_select(0, cell[start : start + step])
+                    if where.everything
+                    else flat.index_select(0, here[start : start + step])
                 )
                 # Slices are summed in float32 and added up in float64: bf16 would lose counts
                 # above 256 and digits of the sums.

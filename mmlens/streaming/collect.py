@@ -21,10 +21,10 @@ from mmlens.hooks import Hook
 from mmlens.hooks.editing import Site
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.statistics.accumulator import Accumulator, Weights
+from mmlens.statistics.accumulator import Accumulator, PositionIndex
 from mmlens.statistics.neuron_statistics import ModuleStatistics, NeuronStatistics, load_with_extra
 from mmlens.streaming.distributed import all_merged, rank_and_world
-from mmlens.streaming.plan import make_plan
+from mmlens.streaming.plan import check_failures, make_plan
 from mmlens.streaming.stream import Stream, own_part
 
 
@@ -106,6 +106,48 @@ def collect(
     return all_merged(found, world)
 
 
+def collect_parts(
+    model: HookedMLLM,
+    halves: Sequence[Sequence[Sequence[Sample]]],
+    folder: Path | None = None,
+    *,
+    max_failures: float = 0.05,
+    collector: Callable[..., Any] = collect,
+    **options: Any,
+) -> list[list[Any]]:
+    """:func:`collect` on every part of :func:`mmlens.data.halves.split`: one pass over the data in all.
+
+    The sum of all parts (:func:`mmlens.data.halves.sum_of`) is the statistics of all samples; counts are those of a single
+    collection up to signs within rounding of zero, since other samples run together.
+
+    Args:
+        model: a hooked model.
+        halves: [half][part] -> samples.
+        folder: keep each part's statistics there, as ``half0-part0.safetensors``; a second call goes
+            on from them. Each file has the size of the whole statistics.
+        max_failures: share of all samples that may be left out for unreadable media.
+        collector: what collects; :func:`mmlens.importance.collect` gives importance scores.
+        options: passed to it: modules, groups, by, template, ...
+
+    Raises:
+        TooManyFailuresError: more samples unreadable than the cap allows.
+        Others: as :func:`collect`.
+    """
+    total = sum(len(part) for half in halves for part in half)
+    skipped: dict[str, str] = {}
+    found: list[list[Any]] = []
+    for h, half in enumerate(halves):
+        found.append([])
+        for p, part in enumerate(half):
+            path = None if folder is None else folder / f"half{h}-part{p}.safetensors"
+            # The cap is on all samples: of a small part, one unreadable picture is a large share.
+            one = collector(model, part, checkpoint=path, max_failures=1.0, **options)
+            skipped.update(one.skipped)
+            check_failures(skipped, total, max_failures)
+            found[-1].append(one)
+    return found
+
+
 class Collection(Stream[NeuronStatistics]):
     """One collection on its way; see :class:`mmlens.streaming.stream.Stream` for the arguments."""
 
@@ -121,7 +163,7 @@ class Collection(Stream[NeuronStatistics]):
         self.accumulators = {
             name: Accumulator(one, self.model.device) for name, one in start.modules.items()
         }
-        self.weights: dict[str, Passes] = {}
+        self.positions: dict[str, Passes] = {}
 
     def _hooks(self) -> list[Hook]:
         return [hook for name in self.accumulators for hook in self._module_hooks(name)]
@@ -132,7 +174,7 @@ class Collection(Stream[NeuronStatistics]):
 
         def hook_for(layer: int, activation: Callable[[Tensor], Tensor]) -> Callable[..., None]:
             def reduce(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-                accumulator.add(layer, tensor, activation, self.weights[module].next(layer))
+                accumulator.add(layer, tensor, activation, self.positions[module].next(layer))
 
             return reduce
 
@@ -147,29 +189,31 @@ class Collection(Stream[NeuronStatistics]):
         return hooks
 
     def _before(self, batch: Batch) -> None:
-        self._weigh(batch)
-        for name, passes in self.weights.items():
-            for weights in passes.weights:
-                self.accumulators[name].add_tokens(weights)
+        self._index(batch)
+        for name, passes in self.positions.items():
+            for where in passes.indices:
+                self.accumulators[name].add_tokens(where)
 
     def _after(self, batch: Batch) -> None:
         assert batch.samples is not None
         for sample in batch.samples:
             self.samples[self.plan.keys.index(str(sample.get(self.plan.by)))] += 1
 
-    def _weigh(self, batch: Batch) -> None:
+    def _index(self, batch: Batch) -> None:
         assert batch.samples is not None
         keys = torch.tensor([self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples])
         media = self.model.media_rows(batch)
-        self.weights.clear()
+        self.positions.clear()
         for module, groups in self.plan.groups.items():
             if module == LANGUAGE:
-                self.weights[module] = Passes([Weights.of(batch.groups.stack(groups), keys)])
+                self.positions[module] = Passes(
+                    [PositionIndex.of(batch.groups.stack(groups), keys)]
+                )
             elif any(media.values()):  # a batch of text alone reaches no tower
                 device = batch.input_ids.device
                 rows = self.model.adapter.tower_rows(module, batch.inputs, media)
-                passes = [_tower_weights(one.to(device), keys) for one in rows]
-                self.weights[module] = Passes(passes)
+                passes = [_tower_positions(one.to(device), keys) for one in rows]
+                self.positions[module] = Passes(passes)
 
     def _empty(self) -> NeuronStatistics:
         keys = len(self.plan.keys)
@@ -195,12 +239,12 @@ class Collection(Stream[NeuronStatistics]):
         return load_with_extra(path)
 
 
-def _tower_weights(rows: Int[Tensor, ...], keys: Int[Tensor, " batch"]) -> Weights:
+def _tower_positions(rows: Int[Tensor, ...], keys: Int[Tensor, " batch"]) -> PositionIndex:
     """One group, all real positions; each position has the key of the row it belongs to."""
     rows = rows.flatten()
     real = rows >= 0
     # A position stands for a row of its own here, since a tower's batch is not the prompts'.
-    return Weights.of(real[None, :, None], keys.to(rows.device)[rows.clamp(min=0)])
+    return PositionIndex.of(real[None, :, None], keys.to(rows.device)[rows.clamp(min=0)])
 
 
 @dataclass
@@ -210,19 +254,19 @@ class Passes:
     A tower may run more than once, over pictures and then over videos.
     """
 
-    weights: Sequence[Weights]
+    indices: Sequence[PositionIndex]
     fired: Counter[int] = field(default_factory=Counter)
 
-    def next(self, layer: int) -> Weights:
-        """The weights of the layer's next pass."""
+    def next(self, layer: int) -> PositionIndex:
+        """The positions of the layer's next pass."""
         turn = self.fired[layer]
-        if turn >= len(self.weights):
+        if turn >= len(self.indices):
             raise HookError(
-                f"Layer {layer} ran {turn + 1} times in one forward, but its adapter told of "
-                f"{len(self.weights)}; statistics would count positions of the wrong samples."
+                f"Layer {layer} ran {turn + 1} times in one forward, but its adapter reported "
+                f"{len(self.indices)} runs; statistics would count positions of the wrong samples."
             )
         self.fired[layer] += 1
-        return self.weights[turn]
+        return self.indices[turn]
 
 
 def _identity(x: Tensor) -> Any:

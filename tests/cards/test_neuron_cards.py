@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import mmlens
-from mmlens.cards.entries import EntryMaker, token_text, words_around
+from mmlens.cards.entries import EntryMaker, words_around
 from mmlens.cards.neuron_cards import card_page, chosen_of, neuron_cards
 from mmlens.cards.page import Card, CardPage, Entry, data_uri, render
 from mmlens.data.media.decoding import open_picture
@@ -22,6 +22,7 @@ from mmlens.model.places import places_of
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import bin_edges
 from mmlens.streaming.top import top_activations
+from mmlens.tokens.text import token_text
 from mmlens_adapters.general import GeneralAdapter
 from tests.tiny import family
 from tests.tiny.common import picture, video

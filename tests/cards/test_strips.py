@@ -17,13 +17,15 @@ from mmlens.cards.entries import EntryMaker
 from mmlens.cards.neuron_cards import card_page, neuron_cards
 from mmlens.cards.page import render
 from mmlens.cards.strip_svg import Strip, drawn_strip, encoded, extremes, shaded_tokens
-from mmlens.cards.strips import activations_of, contact_sheet, prompt_tokens, spaced_texts
+from mmlens.cards.strips import contact_sheet
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.model.places import places_of
 from mmlens.neurons import NeuronSet
+from mmlens.streaming.activations import activations_of
 from mmlens.streaming.top import top_activations
 from mmlens.streaming.top_groups import TOKEN_GROUP, top_by_group
+from mmlens.tokens.text import prompt_tokens, spaced_texts
 from tests.tiny import family
 from tests.tiny.common import video
 

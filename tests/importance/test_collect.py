@@ -9,9 +9,10 @@ import torch
 
 import mmlens
 from mmlens import importance
+from mmlens.data.halves import split, sum_of
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, UnsupportedModelError
 from mmlens.importance.collect import How, ImportanceStream
-from mmlens.selection import stability
+from mmlens.streaming.collect import collect_parts
 from mmlens.streaming.plan import make_plan
 from tests.helpers.reference import activations
 from tests.tiny import NAMES, family
@@ -186,12 +187,12 @@ def test_shares_of_ranks_merge_to_the_whole(mistral_model, samples, monkeypatch)
 
 def test_parts_that_double_add_up_to_the_whole(mistral_model, samples):
     keyed = [replace(s, domain=f"d{i % 2}") for i, s in enumerate(samples)]
-    halves = stability.split(keyed, levels=2)
-    parts = stability.collect_parts(
+    halves = split(keyed, levels=2)
+    parts = collect_parts(
         mistral_model, halves, collector=importance.collect, progress=False, max_batch=1
     )
     whole = importance.collect(mistral_model, keyed, max_batch=1, progress=False)
-    merged = stability.sum_of(parts)
+    merged = sum_of(parts)
     assert torch.equal(merged.samples, whole.samples)
     assert torch.allclose(merged.sums, whole.sums, atol=1e-9)
     table = importance.convergence(parts, whole.present(), ratio=0.3)

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 import mmlens
 from mmlens import plots
+from mmlens.data.halves import split, sum_of
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, StatisticsError, TooManyFailuresError
-from mmlens.selection.stability import collect_parts, split, stability, sum_of
+from mmlens.selection.stability import stability
 from mmlens.statistics.neuron_statistics import ModuleStatistics, NeuronStatistics
+from mmlens.streaming.collect import collect_parts
 
 DOMAINS = ("red", "blue")
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import mmlens.statistics.neuron_statistics
 from mmlens.errors import RunFolderError, StatisticsError
-from mmlens.statistics.accumulator import Accumulator, Weights
+from mmlens.statistics.accumulator import Accumulator, PositionIndex
 from mmlens.statistics.neuron_statistics import (
     FIELDS,
     FORMAT,
@@ -402,10 +402,10 @@ def test_accumulated_statistics_are_those_of_the_tokens(monkeypatch, dtype, slic
         keys = torch.tensor([[0, 2, 0], [2, 2, 2], [0, 0, 2]][number])
         if number == 1:
             groups[0], groups[1] = True, False  # every position counts, for one key
-        weights = Weights.of(groups, keys)
-        accumulator.add_tokens(weights)
+        where = PositionIndex.of(groups, keys)
+        accumulator.add_tokens(where)
         for layer in range(layers):
-            accumulator.add(layer, values[layer], bent, weights)
+            accumulator.add(layer, values[layer], bent, where)
             for group in range(2):
                 for row in range(rows):
                     for place in range(positions):
@@ -430,10 +430,10 @@ def test_accumulated_statistics_are_those_of_the_tokens(monkeypatch, dtype, slic
 
 
 def test_a_batch_without_a_token_of_the_groups_counts_nothing():
-    weights = Weights.of(torch.zeros((2, 3, 4), dtype=torch.bool), torch.tensor([0, 1, 0]))
+    where = PositionIndex.of(torch.zeros((2, 3, 4), dtype=torch.bool), torch.tensor([0, 1, 0]))
     accumulator = Accumulator(ModuleStatistics.empty(2, 2, 1, 5), torch.device("cpu"))
-    accumulator.add_tokens(weights)
-    accumulator.add(0, torch.ones(3, 4, 5), torch.relu, weights)
+    accumulator.add_tokens(where)
+    accumulator.add(0, torch.ones(3, 4, 5), torch.relu, where)
     got = accumulator.statistics()
     assert not got.tokens.any()
     assert not got.positive.any()

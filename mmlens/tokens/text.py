@@ -1,0 +1,60 @@
+"""Tokens as a reader sees them: one by one, with the blanks between them, with a value each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """A token as a reader sees it; a blank in front of a word as an open box."""
+    text = tokenizer.decode([token])
+    raw = tokenizer.convert_ids_to_tokens(token)
+    blank = isinstance(raw, str) and raw[:1] in ("\u0120", "\u2581") and not text.startswith(" ")
+    text = text or str(raw)
+    return (" " + text if blank else text).replace(" ", "\u2423").replace("\n", "\u21b5")
+
+
+def spaced_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text of each token, with the blank before it that the tokenizer writes between the two."""
+    alone = [token_text(tokenizer, one).replace("\u2423", " ") for one in ids]
+    texts = alone[:1]
+    for i in range(1, len(ids)):
+        pair = tokenizer.decode([ids[i - 1], ids[i]])
+        blank = " " in pair.strip() and pair.endswith(" " + alone[i])
+        texts.append(" " + alone[i] if blank else alone[i])
+    return texts
+
+
+def prompt_tokens(
+    tokenizer: Any,
+    ids: Sequence[int],
+    values: Float[Tensor, " pos"],
+    position: int,
+    placeholders: Mapping[int, str],
+    around: int = 40,
+) -> tuple[tuple[str, float, bool], ...]:
+    """The text of a prompt with a neuron's activation on each token.
+
+    Args:
+        tokenizer: whose tokens they are.
+        ids: of the prompt's tokens.
+        values: of the neuron.
+        position: the token that is marked.
+        placeholders: id of a medium's placeholder -> the one word that all of them become, without a
+            value.
+        around: tokens of text kept on either side of the marked one.
+    """
+    found: list[tuple[str, float, bool]] = []
+    marked = 0
+    for i, (text, token) in enumerate(zip(spaced_texts(tokenizer, ids), ids, strict=True)):
+        if i == position:
+            marked = len(found)
+        if token not in placeholders:
+            found.append((text, float(values[i]), i == position))
+        elif not found or found[-1][0] != placeholders[token]:
+            found.append((placeholders[token], float("nan"), False))
+    return tuple(found[max(0, marked - around) : marked + around + 1])
