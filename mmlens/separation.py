@@ -12,7 +12,7 @@ from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.model.hooked_mllm import HookedMLLM, Inputs
 from mmlens.model.prepare import NONE
-from mmlens.plots.style import Row, checked_rows
+from mmlens.plots.frames import GROUP_COUNT_COLUMNS, Row, checked_rows
 from mmlens.report.prompt import WRITTEN, Piece, Prompt, visible
 from mmlens.report.sections import Cell, Section, Table, Text
 from mmlens.streaming.plan import check_failures, prepared_or_skipped
@@ -20,10 +20,6 @@ from mmlens.tokens.groups import TokenGroups
 from mmlens.tokens.text import token_text
 from mmlens.tokens.token_sets import MEDIA_GROUPS, SLOTS, SPLIT_TYPES, split_groups
 
-COUNT_COLUMNS = (
-    *("dataset", "group", "n_samples", "n_skipped"),
-    *("tokens", "mean_tokens", "share", "n_without"),
-)
 #: Prompts that the section of a report shows at most.
 MOST_PROMPTS = 8
 
@@ -127,7 +123,7 @@ def group_counts(
     lines = [
         line for name in sorted(found) for line in _counted(name, found[name], left.get(name, 0))
     ]
-    return pd.DataFrame(lines, columns=list(COUNT_COLUMNS))
+    return pd.DataFrame(lines, columns=list(GROUP_COUNT_COLUMNS))
 
 
 def _counted(dataset: str, rows: Sequence[dict[str, int]], skipped: int) -> list[dict[str, object]]:
@@ -218,7 +214,7 @@ def _media(sample: Sample) -> tuple[int, int, int]:
 
 def counts_table(counts: pd.DataFrame) -> pd.DataFrame:
     """The frame of :func:`group_counts` as it is read: a row per data set, a column per group."""
-    rows = checked_rows(counts, COUNT_COLUMNS, "group counts")
+    rows = checked_rows(counts, GROUP_COUNT_COLUMNS, "group counts")
     groups = list(dict.fromkeys(row["group"] for row in rows))
     cells = {(row["dataset"], row["group"]): row for row in rows}
     lines = []
@@ -237,7 +233,7 @@ def splits_table(counts: pd.DataFrame) -> pd.DataFrame:
     """The split types, and the mean tokens per sample of each of their sets over all data."""
     tokens: dict[str, int] = {}
     samples = 0
-    for row in checked_rows(counts, COUNT_COLUMNS, "group counts"):
+    for row in checked_rows(counts, GROUP_COUNT_COLUMNS, "group counts"):
         tokens[row["group"]] = tokens.get(row["group"], 0) + row["tokens"]
         samples += row["n_samples"] if row["group"] == "prompt" else 0
     media = [name for name in MEDIA_GROUPS if tokens.get(name)]

@@ -21,6 +21,7 @@ from mmlens.cards.neuron_cards import neuron_cards
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.errors import StatisticsError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
+from mmlens.lens.figures.stages import stages_figure
 from mmlens.lens.logit_lens import logit_lens
 from mmlens.lens.stages import Stages, find_stages
 from mmlens.lens.study import LensStudy, study_lens
@@ -128,7 +129,7 @@ def lens_section(
         parts.append(Figure("lens-answer", answers, "lens_answer"))
     text = []
     if media and (stages := stages_of(found, media[0])) is not None:
-        drawn = plots.stages_figure(stages, by_layer(sets), group=media[0])
+        drawn = stages_figure(stages, by_layer(sets), group=media[0])
         parts.append(Figure("stages", drawn, "stages", {"modules": LANGUAGE}))
         text.append(stages_sentence(stages, media[0], whose))
     for sample in take_per_value(study.some(per_domain), "domain", pictures, seed=study.seed):

@@ -21,8 +21,6 @@ from mmlens.neurons import NeuronSet
 from mmlens.selection.overlap import chance_jaccard, jaccard
 from mmlens.selection.strategies import Strategy, select_neurons
 
-COMPARISONS = ("full", "halves")
-
 
 def convergence(
     halves: Sequence[Sequence[ImportanceScores]],

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from mmlens.lens.figures.medium import lens_on_medium
+from mmlens.lens.figures.table import lens_table
 from mmlens.lens.readings import Readings
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.plots.lens import lens_table
 
 
 class LensResult(Readings):
     """The readings of a batch, which draw themselves; their data are those of :class:`Readings`."""
 
     def plot(self, row: int = 0, **options: Any) -> Any:
-        """The lens of one row as a figure; see :func:`mmlens.plots.lens.lens_table`."""
+        """The lens of one row as a figure; see :func:`mmlens.lens.figures.table.lens_table`."""
         return lens_table(self, row, **options)
 
     def plot_picture(

@@ -1,7 +1,4 @@
-"""Figures of curves with controls: deviation of hidden states per layer, stability of the sets.
-
-Part of :mod:`mmlens.plots`, which offers them by name; kept apart for length.
-"""
+"""How far silencing moves the hidden states, layer by layer, beside the controls."""
 
 from __future__ import annotations
 
@@ -13,36 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.style import (
-    GREY,
-    INK,
-    Row,
-    at_fraction,
-    checked_rows,
-    domain_styles,
-    finish,
-    label,
-    of_module,
-    percent,
-    span,
-)
+from mmlens.plots.frames import DEVIATION_COLUMNS, Row, at_fraction, checked_rows
+from mmlens.plots.numbers import percent, span
+from mmlens.plots.style import GREY, INK, domain_styles, finish, label, pale
+from mmlens.plots.traces import CONTROL_LOOKS, band
 
-DEVIATION_COLUMNS = (
-    *("mask", "kind", "seed", "fraction", "layer", "group", "metric"),
-    *("mean", "se", "n_samples"),
-)
-STABILITY_COLUMNS = (
-    *("module", "fraction", "domain", "comparison", "half", "part"),
-    *("tokens", "n_neurons", "n_reference", "jaccard", "chance"),
-)
 METRIC_NAMES = {
     "relative_l2": "relative deviation ||h' - h|| / ||h||",
     "cosine_distance": "cosine distance 1 - cos(h, h')",
-}
-# kind -> name, dash, shade of the band. Bands differ in lightness, lines in dash.
-CONTROL_LOOKS = {
-    "random": ("random control ± sd over its sets", "dash", "rgba(107,114,128,0.20)"),
-    "matched": ("matched control ± sd over its sets", "dot", "rgba(31,35,40,0.30)"),
 }
 
 
@@ -101,7 +76,7 @@ def deviation_by_layer(
             mean = [float(r["mean"]) for r in own]
             error = [0.0 if math.isnan(r["se"]) else float(r["se"]) for r in own]
             look: Row = {"color": colour, "width": 2.5}
-            shade = _pale(colour)
+            shade = pale(colour)
             band(figure, [r["layer"] for r in own], mean, error, shade, look, "mask", (i, j))
             figure.add_scatter(
                 x=[r["layer"] for r in own],
@@ -140,142 +115,6 @@ def deviation_by_layer(
     )
 
 
-def stability_curves(
-    stability: pd.DataFrame,
-    module: str | None = None,
-    fraction: float | None = None,
-    *,
-    domains: Sequence[str] | None = None,
-) -> go.Figure:
-    """How alike the sets are that fewer tokens give: to those of all data, and between two halves.
-
-    Jaccard index (0 to 1) against tokens per domain, on a logarithmic axis; at the left the mean over
-    both halves. The dotted line is what random sets of these sizes would share. Columns:
-    :data:`STABILITY_COLUMNS`, as :func:`mmlens.selection.stability.stability` gives them. ValueError for a
-    missing column, an absent module or fraction, or several and none chosen.
-    """
-    rows = checked_rows(stability, STABILITY_COLUMNS, "stability")
-    rows, module = of_module(rows, module)
-    fractions = sorted({float(row["fraction"]) for row in rows})
-    if fraction is None and len(fractions) > 1:
-        raise ValueError(f"The frame has the fractions {fractions}; say which one to draw.")
-    rows = at_fraction(rows, fractions[0] if fraction is None else fraction, "stability")
-    present = list(dict.fromkeys(str(row["domain"]) for row in rows))
-    order = list(domains) if domains is not None else [d for d in present if d != "all"]
-    styles = domain_styles(order)
-    figure = make_subplots(
-        cols=2,
-        shared_yaxes=True,
-        horizontal_spacing=0.04,
-        subplot_titles=["with the set of all data (these included)", "between two disjoint halves"],
-    )
-    figure.update_annotations(font={"size": 14}, yshift=4)
-    for column, comparison in enumerate(("full", "halves"), start=1):
-        here = [row for row in rows if row["comparison"] == comparison]
-        for domain in (d for d in (*order, "all") if d in present):
-            x, y = _mean_by_part([row for row in here if row["domain"] == domain], "jaccard")
-            look = styles.get(domain)
-            figure.add_scatter(
-                x=x,
-                y=y,
-                mode="lines+markers",
-                name="all domains" if domain == "all" else label(domain),
-                legendgroup=domain,
-                showlegend=column == 1,
-                line={
-                    "color": look.colour if look else INK,
-                    "dash": look.dash if look else "solid",
-                    "width": 2 if look else 3.5,
-                },
-                marker={
-                    "color": look.colour if look else INK,
-                    "symbol": look.symbol if look else "circle-open",
-                    "size": 9,
-                },
-                hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
-                row=1,
-                col=column,
-            )
-        x, y = _mean_by_part([row for row in here if row["domain"] == "all"], "chance")
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            name="by chance (all domains)",
-            legendgroup="chance",
-            showlegend=column == 1,
-            line={"color": GREY, "dash": "dot", "width": 2},
-            hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
-            row=1,
-            col=column,
-        )
-    figure.update_xaxes(type="log", title_text="tokens per domain (log scale)", dtick="D2")
-    figure.update_yaxes(range=[-0.02, 1.04], dtick=0.2, zeroline=False)
-    figure.update_yaxes(title_text="Jaccard index of the sets", col=1)
-    sizes = span([int(row["n_reference"]) for row in rows if row["comparison"] == "full"])
-    finish(
-        figure,
-        f"How stable the sets are against the number of tokens, {label(module)}",
-        f"Fraction {percent(rows[0]['fraction'])}; sets of {sizes} neurons in all data; left: mean "
-        "of both halves",
-        height=560,
-    )
-    return figure.update_layout(legend={"y": 1.09}, margin={"t": 165})
-
-
-def _mean_by_part(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
-    """Mean tokens and mean of a column for every budget, in order; NaN where any value is."""
-    parts = sorted({int(row["part"]) for row in rows})
-    found = [[row for row in rows if int(row["part"]) == part] for part in parts]
-    means = [
-        [float(np.mean([float(row[name]) for row in one])) for one in found]
-        for name in ("tokens", column)
-    ]
-    return means[0], means[1]
-
-
-def band(
-    figure: go.Figure,
-    x: Sequence[int | float],
-    mean: Sequence[float],
-    spread: Sequence[float],
-    shade: str,
-    line: Row,
-    name: str,
-    at: tuple[int, int],
-) -> None:
-    """A line with a band of mean - spread to mean + spread around it."""
-    if not len(x):
-        return
-    low = [m - s for m, s in zip(mean, spread, strict=True)]
-    high = [m + s for m, s in zip(mean, spread, strict=True)]
-    row, col = at
-    figure.add_scatter(
-        x=[*x, *list(x)[::-1]],
-        y=[*high, *low[::-1]],
-        fill="toself",
-        fillcolor=shade,
-        line={"width": 0},
-        mode="lines",
-        name=f"{name} band",
-        hoverinfo="skip",
-        showlegend=False,
-        row=row,
-        col=col,
-    )
-    figure.add_scatter(
-        x=list(x),
-        y=list(mean),
-        mode="lines",
-        line=line,
-        name=name,
-        hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{name}</extra>",
-        showlegend=False,
-        row=row,
-        col=col,
-    )
-
-
 def _over_seeds(rows: Sequence[Row]) -> tuple[list[int], list[float], list[float]]:
     """Layers; per layer the mean over control sets, and their standard deviation (0 of one set)."""
     by_layer: dict[int, list[float]] = {}
@@ -300,9 +139,3 @@ def _legend(figure: go.Figure) -> None:
     for kind, (name, dash, _) in CONTROL_LOOKS.items():
         line = {"color": GREY if kind == "random" else INK, "dash": dash, "width": 2}
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)
-
-
-def _pale(colour: str) -> str:
-    """A hexadecimal colour, mostly transparent."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.25)"

@@ -1,36 +1,19 @@
-"""Figures of the logit lens: entropy and the answer over the layers, the stages, one prompt's table.
-
-Part of :mod:`mmlens.plots`, which offers them by name; kept apart for length.
-"""
+"""The logit lens over the layers: entropy, and the probability of the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.lens.stages import Stages
-from mmlens.plots.style import (
-    GREY,
-    INK,
-    DomainStyle,
-    checked_rows,
-    domain_styles,
-    finish,
-    label,
-    span,
-)
+from mmlens.plots.frames import LENS_COLUMNS, checked_rows
+from mmlens.plots.numbers import span
+from mmlens.plots.style import DomainStyle, domain_styles, finish, label
 
-if TYPE_CHECKING:
-    from mmlens.lens.readings import Readings
-
-LENS_COLUMNS = ("id", "key", "group", "layer", "entropy")
-#: Fillings of stacked bars, which in greyscale colour alone does not tell apart.
-FILLINGS = ("", "/", ".", "x", "-", "\\", "+", "|")
 #: Between these shares of the samples lies the band.
 BAND = (0.1, 0.9)
 
@@ -64,7 +47,7 @@ def entropy_by_layer(
                 _banded_line(figure, table, domain, style, column, "nats")
         figure.update_xaxes(
             title=f"decoder layer, {group} tokens",
-            dtick=_step(int(frame.layer.max())),
+            dtick=layer_step(int(frame.layer.max())),
             zeroline=False,
             col=column,
         )
@@ -98,165 +81,15 @@ def answer_by_layer(frame: pd.DataFrame, domains: Sequence[str] | None = None) -
         table = _per_sample(rows, "last", domain, "answer_p")
         if not table.empty:
             _banded_line(figure, table, domain, style, 1, "", band=False)
-    figure.update_xaxes(title="decoder layer", dtick=_step(int(rows.layer.max())), zeroline=False)
+    figure.update_xaxes(
+        title="decoder layer", dtick=layer_step(int(rows.layer.max())), zeroline=False
+    )
     figure.update_yaxes(title="probability of the answer", range=[0, 1.02])
     return finish(
         figure,
         "A picture turns into words",
         f"Probability that the lens gives the answer's first token at the last position; mean over "
         f"{rows.id.nunique():,} samples.",
-    )
-
-
-def stages_figure(
-    stages: Stages,
-    neurons: Mapping[str, Sequence[int]],
-    *,
-    group: str = "image",
-    module: str = "language",
-) -> go.Figure:
-    """Entropy with its bends, over the domain neurons of each layer, on one axis (MM-9).
-
-    Args:
-        stages: of :func:`mmlens.lens.stages.find_stages`.
-        neurons: domain -> how many of its neurons lie in each of the decoder's layers.
-        group: the tokens that the entropy is of.
-        module: the module that the neurons are of.
-    """
-    layers = list(stages.layers)
-    figure = make_subplots(specs=[[{"secondary_y": True}]])
-    for i, (domain, style) in enumerate(domain_styles(list(neurons)).items()):
-        figure.add_bar(
-            x=list(range(len(neurons[domain]))),
-            y=list(neurons[domain]),
-            name=label(domain),
-            marker={
-                "color": style.colour,
-                "opacity": 0.75,
-                "line": {"color": INK, "width": 0.5},
-                "pattern": {"shape": FILLINGS[i % len(FILLINGS)], "solidity": 0.25},
-            },
-            hovertemplate="layer %{x}: %{y} neurons<extra>%{fullData.name}</extra>",
-        )
-    figure.add_scatter(
-        x=layers,
-        y=stages.fitted,
-        name="bent line",
-        mode="lines",
-        line={"color": GREY, "width": 2, "dash": "dash"},
-        hoverinfo="skip",
-        secondary_y=True,
-    )
-    figure.add_scatter(
-        x=layers,
-        y=stages.mean,
-        name=f"entropy of {group} tokens",
-        mode="lines+markers",
-        line={"color": INK, "width": 3},
-        marker={"size": 8},
-        hovertemplate="layer %{x}: %{y:.2f} nats<extra></extra>",
-        secondary_y=True,
-    )
-    for bend, (low, high) in zip(stages.bends, stages.intervals, strict=True):
-        figure.add_vrect(low - 0.12, high + 0.12, fillcolor=GREY, opacity=0.13, line_width=0)
-        figure.add_vline(bend, line={"color": INK, "dash": "dot", "width": 1.5})
-    figure.update_xaxes(title="decoder layer", dtick=_step(layers[-1]), zeroline=False)
-    figure.update_yaxes(title=f"domain neurons ({module})", showgrid=False, secondary_y=False)
-    # What is drawn on the second axis lies above the first one's bars.
-    figure.update_yaxes(
-        title="entropy (nats)", rangemode="tozero", tickmode="auto", nticks=6, secondary_y=True
-    )
-    figure.update_layout(barmode="stack", bargap=0.55)
-    words = [
-        f"{one.first} to {one.last}: {one.direction} ({one.slope:+.2f} [{one.low:+.2f}, {one.high:+.2f}])"
-        for one in stages.stages
-    ]
-    return finish(
-        figure,
-        "Three stages?",
-        "Nats per layer, layers " + "; ".join(words) + ". Grey: 95 % interval of each bend; "
-        f"{stages.n_samples:,} samples.",
-        height=540,
-    )
-
-
-def lens_table(
-    result: Readings,
-    row: int = 0,
-    *,
-    groups: Sequence[str] = ("text", "special"),
-    hide_special: bool = True,
-    most: int = 40,
-) -> go.Figure:
-    """One prompt through the lens: a cell per layer and token, its top token in it, entropy as shade.
-
-    Args:
-        result: of :func:`mmlens.logit_lens`.
-        row: the sample.
-        groups: token groups shown; image tokens are better seen on the picture.
-        hide_special: write the best token that is not special.
-        most: positions shown at most, the last ones.
-
-    Raises:
-        ValueError: no position of these groups was read.
-    """
-    read = ~result.entropy[0, row].isnan()
-    wanted = result.batch.groups.stack(list(groups)).any(0)[row].cpu() & read
-    positions = wanted.nonzero()[:, 0].tolist()[-most:]
-    if not positions:
-        raise ValueError(f"No position of {', '.join(groups)} was read in row {row}.")
-    ids = result.batch.input_ids[row, positions].tolist()
-    figure = go.Figure(
-        go.Heatmap(
-            z=result.entropy[:, row, positions].numpy(),
-            x=list(range(len(positions))),
-            y=list(result.layers),
-            text=[
-                [label(shown_word(result, layer, row, pos, hide_special)) for pos in positions]
-                for layer in range(len(result.layers))
-            ],
-            customdata=[
-                [top_words(result, layer, row, pos) for pos in positions]
-                for layer in range(len(result.layers))
-            ],
-            texttemplate="%{text}",
-            colorscale="Cividis",
-            colorbar={"title": {"text": "nats"}},
-            hovertemplate="layer %{y}, entropy %{z:.2f} nats<br>%{customdata}<extra></extra>",
-        )
-    )
-    figure.update_xaxes(
-        tickvals=list(range(len(positions))),
-        ticktext=[label(result.word(token).strip() or "␣") for token in ids],
-        tickangle=-45,
-        title="token of the prompt",
-    )
-    figure.update_yaxes(title="decoder layer", dtick=1, showgrid=False)
-    samples = result.batch.samples
-    name = "" if samples is None else f"Sample {label(samples[row].id)}. "
-    return finish(
-        figure,
-        "What each layer would say next",
-        f"{name}Cell: the most probable token; dark: sure (low entropy). Read at {result.point}.",
-        height=max(420, 150 + 34 * len(result.layers)),
-    )
-
-
-def shown_word(result: Readings, layer: int, row: int, pos: int, hide_special: bool) -> str:
-    """The top token, or the best that is not special; its blanks stripped."""
-    ids = result.top_ids[layer, row, pos].tolist()
-    plain = [token for token in ids if token not in result.special]
-    chosen = plain if hide_special and plain else ids
-    return result.word(chosen[0]).strip() or "␣"
-
-
-def top_words(result: Readings, layer: int, row: int, pos: int) -> str:
-    """The top tokens with their probabilities, a line each."""
-    ids = result.top_ids[layer, row, pos].tolist()
-    shares = result.top_probabilities[layer, row, pos].tolist()
-    return "<br>".join(
-        f"{share:.1%} {label(result.word(token).strip() or '␣')}"
-        for token, share in zip(ids, shares, strict=True)
     )
 
 
@@ -307,6 +140,6 @@ def _banded_line(
     )
 
 
-def _step(last: int) -> int:
+def layer_step(last: int) -> int:
     """Distance of ticks so that layers are named at most twenty times."""
     return max(1, round(last / 20))

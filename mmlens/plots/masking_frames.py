@@ -1,36 +1,22 @@
 """The masking table as figures read it: checked rows, one setting chosen, one control, names.
 
 A row per masked setting, evaluated data set and control. A setting is what was mined, the strategy,
-the weights of the scores, the ratio, the modality and the treatment of its neurons.
-"""
+the weights of the scores, the ratio, the modality and the treatment of its neurons."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from mmlens.plots.style import (
-    INK,
-    DomainStyle,
-    Row,
-    checked_rows,
-    domain_styles,
-    label,
-    percent,
-    span,
-)
+from mmlens.plots.frames import MASKING_COLUMNS, SETTING_COLUMNS, Row, checked_rows
+from mmlens.plots.numbers import percent, span
+from mmlens.plots.style import label
 
-SETTING_COLUMNS = ("mined", "strategy", "weights", "ratio", "modality", "treatment")
-MASKING_COLUMNS = (
-    *SETTING_COLUMNS,
-    *("evaluated", "control", "n_neurons", "n_questions", "n_seeds"),
-    *("baseline", "masked", "control_mean", "control_sd"),
-    *("drop", "control_drop", "difference", "low", "high"),
-)
 CONTROL_VALUES = ("control_mean", "control_sd", "control_drop", "difference", "low", "high")
+
+
 #: What is drawn of several values when none is asked for: methods.md's defaults, and all data.
 STANDARD: Mapping[str, object] = {
     "mined": "all",
@@ -41,6 +27,8 @@ STANDARD: Mapping[str, object] = {
     "treatment": "zero",
     "evaluated": "all",
 }
+
+
 TREATMENTS = {
     "zero": "set to 0",
     "layer_minimum": "set to layer minimum",
@@ -117,45 +105,6 @@ def against(rows: Sequence[Row], control: str, extra: Sequence[str] = ()) -> lis
         else:
             cells.setdefault(key, row | blank)
     return list(cells.values())
-
-
-def ordered(rows: Sequence[Row], column: str, given: Sequence[str] | None = None) -> list[str]:
-    """Values of a column in the order of ``given``, else of first appearance; "all" comes last.
-
-    ValueError for a value that ``given`` lacks.
-    """
-    present = list(dict.fromkeys(str(row[column]) for row in rows))
-    if given is not None and (unknown := [p for p in present if p not in (*given, "all")]):
-        raise ValueError(
-            f"The frame has the {column} {unknown[0]!r}, which is not in {list(given)}."
-        )
-    order = [one for one in given or present if one in present and one != "all"]
-    return [*order, "all"] if "all" in present else order
-
-
-def styles_of(names: Sequence[str]) -> dict[str, DomainStyle]:
-    """Styles by place; "all" is drawn in ink."""
-    found = domain_styles([name for name in names if name != "all"])
-    return found | {"all": DomainStyle(INK, "circle", "solid")}
-
-
-def excludes_zero(row: Row) -> bool:
-    """Whether the 95% interval of the difference excludes 0; false where there is none."""
-    return bool(row["low"] > 0 or row["high"] < 0)
-
-
-def wrapped(name: str, width: int = 18, lines: int = 2) -> str:
-    """A name over a few short lines, cut with an ellipsis where it is longer still; as plotly text.
-
-    >>> wrapped("a_very_long_data_set_name_of_somebody", 16)
-    'a_very_long_<br>data_set_name…'
-    """
-    loose = str(name).replace("_", "_ ").replace("/", "/ ").replace("-", "- ")
-    parts = textwrap.wrap(loose, width, break_long_words=True, break_on_hyphens=False) or [""]
-    parts = [part.replace("_ ", "_").replace("/ ", "/").replace("- ", "-") for part in parts]
-    if len(parts) > lines:
-        parts = [*parts[: lines - 1], parts[lines - 1].rstrip("_-/ ") + "…"]
-    return "<br>".join(label(part) for part in parts)
 
 
 def setting_text(rows: Sequence[Row], leave_out: Sequence[str] = ()) -> str:

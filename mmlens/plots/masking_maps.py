@@ -1,8 +1,7 @@
 """Maps of what masking costs: strategies by weights of the scores, data mined by data asked about.
 
 Part of :mod:`mmlens.plots`, which offers them by name. Drawn from the masking table, as
-:mod:`mmlens.plots.masking`.
-"""
+:mod:`mmlens.plots.masking`."""
 
 from __future__ import annotations
 
@@ -13,18 +12,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.masking_frames import (
-    against,
-    choose,
-    control_text,
-    excludes_zero,
-    masking_rows,
-    ordered,
-    setting_text,
-    wrapped,
-)
-from mmlens.plots.overlap import SEQUENTIAL
-from mmlens.plots.style import INK, Row, finish, label, points, span
+from mmlens.plots.frames import Row, excludes_zero, ordered
+from mmlens.plots.masking_frames import against, choose, control_text, masking_rows, setting_text
+from mmlens.plots.numbers import points, span
+from mmlens.plots.style import INK, SEQUENTIAL, finish, label, wrapped
 
 
 def masking_grid(

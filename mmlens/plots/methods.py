@@ -1,8 +1,7 @@
 """Figures that compare ways of finding neurons: methods at equal budget, ways of splitting tokens.
 
 Part of :mod:`mmlens.plots`, which offers them by name. The comparison of MMNeuron's neurons, found by
-entropy, with MINER's, found by importance, is ours: no paper has it.
-"""
+entropy, with MINER's, found by importance, is ours: no paper has it."""
 
 from __future__ import annotations
 
@@ -12,29 +11,20 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmlens.plots.effects import bands, difference_trace
-from mmlens.plots.masking import MARGINS, cost_rows, rows_height, slots
-from mmlens.plots.masking_frames import (
-    MASKING_COLUMNS,
-    against,
-    choose,
-    control_text,
-    masking_rows,
+from mmlens.plots.cost_rows import MARGINS, cost_rows, rows_height, slots
+from mmlens.plots.effect_marks import bands, difference_trace
+from mmlens.plots.frames import (
+    METHOD_COLUMNS,
+    METHOD_OVERLAP_COLUMNS,
+    PAIR_COLUMNS,
+    Row,
+    checked_rows,
     ordered,
-    setting_text,
-    styles_of,
-    wrapped,
 )
-from mmlens.plots.overlap import SEQUENTIAL
-from mmlens.plots.style import INK, Row, checked_rows, domain_styles, finish, label, span
+from mmlens.plots.masking_frames import against, choose, control_text, masking_rows, setting_text
+from mmlens.plots.numbers import span
+from mmlens.plots.style import INK, SEQUENTIAL, domain_styles, finish, label, styles_of, wrapped
 
-METHOD_COLUMNS = (
-    *("method", "evaluated", "n_neurons", "n_questions", "baseline", "masked", "control_mean"),
-    *("difference", "low", "high"),
-)
-PAIR_COLUMNS = ("method_a", "method_b", "evaluated", "difference", "low", "high")
-METHOD_OVERLAP_COLUMNS = ("domain", "modality", "n_domain", "n_modality", "both", "expected")
-SPLIT_COLUMNS = (*MASKING_COLUMNS, "split")
 SPLITS = {
     "prompt": "prompt (one set)",
     "special_text_as_one": "special and text as one",

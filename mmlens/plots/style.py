@@ -1,31 +1,39 @@
-"""What figures and report share: one look, checks of tables, how numbers are written."""
+"""The look of all figures: colours, styles of domains, template, titles, names as plotly draws them."""
 
 from __future__ import annotations
 
 import html
-import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 
-Row = dict[str, Any]
-
 INK, GREY, PALE = "#1f2328", "#6b7280", "#d9dce1"
+
+
 # Okabe and Ito; yellow last, because it is faint on white.
 COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
     *("#56B4E9", "#D55E00", "#000000", "#F0E442"),
 )
+
+
 # As many symbols as colours plus one: past the eighth domain, pairs of the two still differ.
 SYMBOLS = (
     *("circle", "square", "diamond", "triangle-up"),
     *("x", "triangle-down", "star", "cross", "hexagon"),
 )
+
+
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
 DIVERGING = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
+
+
+# One hue from white to dark: lightness alone tells the value, in greyscale too.
+SEQUENTIAL = [[0.0, "#ffffff"], [0.5, "#8fb8d8"], [1.0, "#08306b"]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,18 @@ def domain_styles(domains: Sequence[str]) -> dict[str, DomainStyle]:
         )
         for i, domain in enumerate(domains)
     }
+
+
+def styles_of(names: Sequence[str]) -> dict[str, DomainStyle]:
+    """Styles by place; "all" is drawn in ink."""
+    found = domain_styles([name for name in names if name != "all"])
+    return found | {"all": DomainStyle(INK, "circle", "solid")}
+
+
+def pale(colour: str) -> str:
+    """A hexadecimal colour, mostly transparent."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.25)"
 
 
 def template() -> go.layout.Template:
@@ -91,80 +111,20 @@ def finish(figure: go.Figure, title: str, subtitle: str, height: int = 500) -> g
     return figure
 
 
-def checked_rows(frame: pd.DataFrame, columns: Sequence[str], name: str) -> list[Row]:
-    """The rows of ``frame`` as dictionaries. ValueError for a missing column or an empty frame."""
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise ValueError(
-            f"The {name} frame lacks {missing}: it has {[str(c) for c in frame.columns]}, "
-            f"and needs {list(columns)}."
-        )
-    if frame.empty:
-        raise ValueError(f"The {name} frame is empty: at least one row is needed.")
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def at_fraction(rows: Sequence[Row], fraction: float, name: str) -> list[Row]:
-    """Rows of exactly this fraction. Raises ValueError naming the fractions there are."""
-    found = [row for row in rows if math.isclose(row["fraction"], fraction, abs_tol=1e-9)]
-    if not found:
-        given = sorted({float(row["fraction"]) for row in rows})
-        raise ValueError(f"The {name} frame has fractions {given}, and {fraction} was asked for.")
-    return found
-
-
-def with_control(rows: Sequence[Row], control: str) -> list[Row]:
-    """Rows of effects against one control. Raises ValueError naming the controls there are."""
-    found = [row for row in rows if row["control"] == control]
-    if not found:
-        given = sorted({str(row["control"]) for row in rows})
-        raise ValueError(f"The effects frame has controls {given}, and {control!r} was asked for.")
-    return found
-
-
-def of_module(rows: Sequence[Row], module: str | None) -> tuple[list[Row], str]:
-    """The rows of one module. Raises ValueError naming the modules there are."""
-    present = list(dict.fromkeys(str(row["module"]) for row in rows))
-    if module is None and len(present) > 1:
-        raise ValueError(f"The frame has the modules {present}; say which one to draw.")
-    if module is not None and module not in present:
-        raise ValueError(f"The frame has the modules {present}, and {module!r} was asked for.")
-    chosen = module if module is not None else present[0]
-    return [row for row in rows if str(row["module"]) == chosen], chosen
-
-
-def percent(share: float) -> str:
-    """0.01 as '1%'."""
-    return f"{100 * share:g}%"
-
-
-def points(share: float, sign: bool = False) -> str:
-    """A share in percentage points: 0.0213 as '2.1', not a number as 'n/a'."""
-    value = 100 * share
-    if math.isnan(value):
-        return "n/a"
-    text = f"{value:.1f}"
-    if float(text) == 0:
-        return "0.0"
-    return f"+{text}" if sign and value > 0 else text
-
-
-def bound(share: float) -> str:
-    """An end of an interval in percentage points, as :func:`points`.
-
-    A small end keeps a digit that is not 0, so that an interval that excludes 0 is never printed
-    as one that touches it.
-    """
-    text = points(share)
-    return f"{100 * share:.1g}" if text == "0.0" and abs(share) > 1e-12 else text
-
-
-def span(values: Sequence[int | float]) -> str:
-    """Counts as '120', or '80 to 120' where they differ."""
-    low, high = int(min(values)), int(max(values))
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
 def label(text: str) -> str:
     """Text that plotly draws as it is: plotly reads tags in labels, and names come from outside."""
     return html.escape(str(text), quote=False)
+
+
+def wrapped(name: str, width: int = 18, lines: int = 2) -> str:
+    """A name over a few short lines, cut with an ellipsis where it is longer still; as plotly text.
+
+    >>> wrapped("a_very_long_data_set_name_of_somebody", 16)
+    'a_very_long_<br>data_set_name…'
+    """
+    loose = str(name).replace("_", "_ ").replace("/", "/ ").replace("-", "- ")
+    parts = textwrap.wrap(loose, width, break_long_words=True, break_on_hyphens=False) or [""]
+    parts = [part.replace("_ ", "_").replace("/ ", "/").replace("- ", "-") for part in parts]
+    if len(parts) > lines:
+        parts = [*parts[: lines - 1], parts[lines - 1].rstrip("_-/ ") + "…"]
+    return "<br>".join(label(part) for part in parts)

@@ -13,17 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from mmlens.plots.style import Row, bound, checked_rows, points
+from mmlens.plots.frames import MASKING_COLUMNS, SETTING_COLUMNS, Row, checked_rows
+from mmlens.plots.numbers import bound, points
 from mmlens.report.sections import Answer, Badge, Part, Text, Verdicts
 from mmlens.report.verdicts import answer_of, interval_note
 
-MASKING_COLUMNS = (
-    *("mined", "strategy", "weights", "ratio", "modality", "treatment", "evaluated", "control"),
-    *("n_neurons", "n_questions", "n_seeds", "baseline", "masked", "control_mean", "control_sd"),
-    *("drop", "control_drop", "difference", "low", "high"),
-)
-#: What tells one masked setting from another.
-SETTING_COLUMNS = MASKING_COLUMNS[:7]
+#: What tells one verdict from another.
+VERDICT_COLUMNS = (*SETTING_COLUMNS, "evaluated")
 CONTROLS = {"matched": "matched random", "random": "random"}
 #: What is done to the neurons; {} is which ones.
 TREATMENTS = {
@@ -41,7 +37,7 @@ class MaskingVerdict:
     ``difference`` (the control's accuracy minus the mask's), ``low`` and ``high`` (its 95%
     interval) are shares of questions. ``answer``: as :func:`mmlens.report.verdicts.answer_of`;
     "unknown" where no control was run, "no" where there is no neuron to mask. ``setting``: the
-    values of :data:`SETTING_COLUMNS`.
+    values of :data:`VERDICT_COLUMNS`.
     """
 
     modality: str
@@ -87,7 +83,7 @@ def masking_verdicts(
     rows = [row for row in rows if all(_same(row[name], value) for name, value in where.items())]
     chosen: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        setting = tuple(row[name] for name in SETTING_COLUMNS)
+        setting = tuple(row[name] for name in VERDICT_COLUMNS)
         here = _named(row["control"])
         if here == control and _named(chosen.get(setting, {}).get("control")) == control:
             raise ValueError(

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from mmlens import plots
-from mmlens.plots.style import at_fraction, bound, checked_rows, percent, points, span, with_control
+from mmlens.plots.frames import EXAMPLE_COLUMNS, at_fraction, checked_rows, with_control
+from mmlens.plots.numbers import bound, percent, points, span
 from mmlens.report import page
 from mmlens.report.page import CONFIG, Page
 from mmlens.report.sections import (
@@ -37,8 +38,6 @@ from mmlens.report.sections import (
 from mmlens.report.verdicts import Verdict, interval_note, verdicts
 
 __all__ = ["CONFIG", "Answer", "ReportData", "Verdict", "render", "verdicts", "write"]
-
-EXAMPLE_COLUMNS = ("domain", "question", "answer", "unmasked", "masked", "image")
 
 
 @dataclass(frozen=True, eq=False)

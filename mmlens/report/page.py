@@ -20,7 +20,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from mmlens.plots.style import checked_rows
+from mmlens.plots.frames import SAMPLE_COLUMNS, STAGE_COLUMNS, checked_rows
 from mmlens.report.html import picture, table, text, unbroken
 from mmlens.report.sections import (
     Answer,
@@ -52,8 +52,6 @@ CONFIG = {
     "displaylogo": False,
     "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
 }
-SAMPLE_COLUMNS = ("domain", "split", "n_questions", "n_skipped")
-STAGE_COLUMNS = ("stage", "seconds", "tokens", "tokens_per_second", "peak_memory_mb")
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +207,7 @@ def data_section(samples: pd.DataFrame | None) -> Section:
     """How many samples of each domain and split were used and left out.
 
     Args:
-        samples: columns :data:`SAMPLE_COLUMNS`, and ``reason`` (why samples were left out) where
+        samples: columns :data:`mmlens.plots.frames.SAMPLE_COLUMNS`, and ``reason`` (why samples were left out) where
             that is known; None: not counted, and the section says so.
 
     Raises:
@@ -241,7 +239,7 @@ def data_section(samples: pd.DataFrame | None) -> Section:
 
 
 def stage_section(stages: pd.DataFrame | None) -> Section:
-    """What each stage of the run took; columns :data:`STAGE_COLUMNS`. Errors as for the data."""
+    """What each stage of the run took; columns :data:`mmlens.plots.frames.STAGE_COLUMNS`. Errors as for the data."""
     title = "Time and memory"
     if stages is None:
         return Section(title, "", [Text("Time and memory were not measured.", "missing")])

@@ -6,15 +6,14 @@ import math
 
 import pandas as pd
 
+from mmlens.plots.contributions import contributions_by_layer
+from mmlens.plots.frames import METRIC_COLUMNS, Row, checked_rows
 from mmlens.plots.states import (
-    METRIC_COLUMNS,
     SEPARATION_NAMES,
-    contributions_by_layer,
     indices_by_layer,
     separation_by_layer,
     state_scatter,
 )
-from mmlens.plots.style import Row, checked_rows
 from mmlens.report.sections import Figure, Section, Table
 
 _OURS = "The definition is ours: the paper shows a picture and defines no number."

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mmlens.plots.effects import EFFECT_COLUMNS
-from mmlens.plots.style import Row, at_fraction, bound, checked_rows, points, span, with_control
+from mmlens.plots.frames import EFFECT_COLUMNS, Row, at_fraction, checked_rows, with_control
+from mmlens.plots.numbers import bound, points, span
 from mmlens.report.sections import Answer
 
 CONTROLS = {

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmlens.errors import StatisticsError
 from mmlens.neurons import NeuronSet
+from mmlens.plots.frames import COMBINATION_COLUMNS
 
 #: Measures of :func:`overlap_matrix`.
 MEASURES = ("share_of_b", "jaccard")
@@ -196,7 +197,7 @@ def combinations_table(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
         for row, count in zip(found.tolist(), counts.tolist(), strict=True)
     ]
     rows.sort(key=lambda r: (-r["n_neurons"], r["n_domains"], r["domains"]))
-    return pd.DataFrame(rows, columns=["module", "domains", "n_domains", "n_neurons"])
+    return pd.DataFrame(rows, columns=list(COMBINATION_COLUMNS))
 
 
 def _labels(sets: Mapping[str, NeuronSet]) -> Bool[Tensor, "layer neuron set"]:

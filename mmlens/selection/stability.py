@@ -18,8 +18,6 @@ from mmlens.neurons import ALL, NeuronSet
 from mmlens.selection.overlap import chance_jaccard, jaccard
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 
-COMPARISONS = ("full", "halves")
-
 
 def stability(
     halves: Sequence[Sequence[NeuronStatistics]],

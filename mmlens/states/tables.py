@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmlens.adapter import KINDS
 from mmlens.errors import SampleError
+from mmlens.plots.frames import METRIC_COLUMNS, SCATTER_COLUMNS
 from mmlens.states.contributions import contribution_table, mean_interval
 from mmlens.states.geometry import (
     centroid_cosine,
@@ -32,11 +33,6 @@ from mmlens.tokens.groups import BASE_GROUPS
 
 SEPARATION = ("silhouette", "purity", "centroid_cosine", "probe")
 INDICES = (PROBING, TELOMERE, TELOMERE_ANY)
-METRIC_COLUMNS = (
-    *("setting", "layer", "metric", "groups", "value", "low", "high"),
-    *("baseline", "baseline_low", "baseline_high", "n_samples", "n_tokens"),
-)
-SCATTER_COLUMNS = ("setting", "layer", "method", "group", "id", "position", "x", "y")
 #: Ends of the range of a baseline over its permutations.
 RANGE = (0.025, 0.975)
 
@@ -56,7 +52,7 @@ def metric_table(study: StateStudy, *, permutations: int | None = None) -> pd.Da
         permutations: of the separation; default: as many as the study's.
 
     Returns:
-        Columns :data:`METRIC_COLUMNS`. ``groups``: names joined by ``+``; of an index the group itself.
+        Columns :data:`mmlens.plots.frames.METRIC_COLUMNS`. ``groups``: names joined by ``+``; of an index the group itself.
         ``low``, ``high`` are NaN for separation, which is one number of all tokens.
     """
     count = study.plan.permutations if permutations is None else permutations
@@ -101,7 +97,7 @@ def scatter_table(
         max_tokens: over all samples; of more, as many of each group.
 
     Returns:
-        Columns :data:`SCATTER_COLUMNS`.
+        Columns :data:`mmlens.plots.frames.SCATTER_COLUMNS`.
     """
     chosen = study.settings[:3] if settings is None else tuple(settings)
     parts = []

@@ -10,6 +10,7 @@ from mmlens import plots
 from mmlens.data.media.spectrogram import MelBank, spectrogram
 from mmlens.lens.figures.picture import lens_on_picture
 from mmlens.lens.figures.sound import spectrogram_figure
+from mmlens.lens.figures.stages import stages_figure
 from mmlens.lens.stages import find_stages
 from mmlens.model.places import places_of
 from mmlens.tokens.places import Places
@@ -73,7 +74,7 @@ def test_answers_are_those_of_the_last_token(frame):
 def test_stages_stand_over_the_neurons_of_their_layers(frame):
     curves = frame[frame.group == "image"].pivot(index="id", columns="layer", values="entropy")
     stages = find_stages(curves.to_numpy())
-    figure = plots.stages_figure(stages, {"red": [0, 1, 2, 3, 4, 5], "blue": [1] * 6})
+    figure = stages_figure(stages, {"red": [0, 1, 2, 3, 4, 5], "blue": [1] * 6})
     bars = {trace.name: list(trace.y) for trace in figure.data if trace.type == "bar"}
     assert bars == {"red": [0, 1, 2, 3, 4, 5], "blue": [1] * 6}
     (mean,) = lines(figure)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from mmlens.plots.lens import shown_word, top_words
+from mmlens.lens.figures.table import shown_word, top_words
 from mmlens.plots.style import label
 from mmlens.tokens.places import Places
 

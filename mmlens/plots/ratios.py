@@ -1,0 +1,156 @@
+"""Accuracy against the share of neurons that is masked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mmlens.plots.frames import Row, excludes_zero, ordered
+from mmlens.plots.masking_frames import against, choose, control_text, masking_rows, setting_text
+from mmlens.plots.numbers import span
+from mmlens.plots.style import GREY, INK, DomainStyle, finish, label, styles_of
+from mmlens.plots.traces import CONTROL_LOOKS, band
+
+
+def ratio_curves(
+    masking: pd.DataFrame,
+    control: str = "matched",
+    *,
+    mined: str | None = None,
+    strategy: str | None = None,
+    weights: str | None = None,
+    treatment: str | None = None,
+    evaluated: str | None = None,
+    modalities: Sequence[str] | None = None,
+) -> go.Figure:
+    """Accuracy (per cent) against the ratio of neurons (per cent, log scale), a panel per modality.
+
+    The mask's line has a filled marker where the 95% interval of its difference from ``control``
+    excludes 0, a hollow one elsewhere. Lines with a band are all controls there are, mean and standard
+    deviation over their sets; the thin line is the model untouched. Errors as
+    :func:`masking_effects`.
+    """
+    table = masking_rows(masking)
+    chosen = {"mined": mined, "strategy": strategy, "weights": weights, "treatment": treatment}
+    table = choose(table, **chosen, evaluated=evaluated)
+    rows = sorted(against(table, control), key=lambda row: row["ratio"])
+    order = ordered(rows, "modality", modalities)
+    styles = styles_of(modalities or order)
+    columns = min(2, len(order))
+    panels = math.ceil(len(order) / columns)
+    figure = make_subplots(
+        rows=panels,
+        cols=columns,
+        shared_yaxes=True,
+        subplot_titles=[label(_modality(m)) + ("" if m == "all" else " neurons") for m in order],
+        vertical_spacing=0.3 / max(panels, 2),
+        horizontal_spacing=0.04,
+    )
+    figure.update_annotations(font={"size": 14}, yshift=3)
+    for i, modality in enumerate(order):
+        at = (i // columns + 1, i % columns + 1)
+        own = [row for row in rows if row["modality"] == modality]
+        for kind, (name, dash, shade) in CONTROL_LOOKS.items():
+            here = [r for r in table if (r["modality"], r["control"]) == (modality, kind)]
+            _control_band(figure, here, name, dash, shade, at)
+        _mask_line(figure, own, styles[modality], at)
+    _ratio_legend(figure, control, {row["control"] for row in table})
+    figure.update_xaxes(type="log", dtick="D2")
+    for column in range(1, columns + 1):
+        lowest = (len(order) - column) // columns + 1
+        figure.update_xaxes(title_text="neurons (% of all, log scale)", row=lowest, col=column)
+    values = [100 * row[key] for row in table for key in ("baseline", "masked", "control_mean")]
+    known = [value for value in values if math.isfinite(value)] or [0.0, 100.0]
+    room = 0.06 * (max(known) - min(known)) + 1
+    figure.update_yaxes(range=[min(known) - room, max(known) + room], zeroline=False)
+    figure.update_yaxes(title_text="accuracy (%)", col=1)
+    finish(
+        figure,
+        "Accuracy against the share of neurons masked",
+        f"{setting_text(rows, ['modality', 'ratio'])};<br>"
+        f"{span([r['n_questions'] for r in rows])} questions; {control_text(rows, control)}",
+        height=290 + 240 * panels,
+    )
+    lift = 28 / (240 * panels)
+    return figure.update_layout(legend={"y": 1 + lift}, margin={"t": 230, "b": 60})
+
+
+def _mask_line(
+    figure: go.Figure, rows: Sequence[Row], style: DomainStyle, at: tuple[int, int]
+) -> None:
+    """Accuracy untouched and under the mask, against the ratio in per cent."""
+    place: Row = {"x": [100 * r["ratio"] for r in rows], "row": at[0], "col": at[1]}
+    figure.add_scatter(
+        y=[100 * r["baseline"] for r in rows],
+        mode="lines",
+        name="baseline",
+        line={"color": GREY, "width": 1.2},
+        hovertemplate="untouched: %{y:.1f}%<extra></extra>",
+        showlegend=False,
+        **place,
+    )
+    clear = [excludes_zero(r) for r in rows]
+    figure.add_scatter(
+        y=[100 * r["masked"] for r in rows],
+        mode="lines+markers",
+        name="mask",
+        line={"color": style.colour, "width": 2.5},
+        marker={
+            "symbol": "circle",
+            "size": 10,
+            "color": [style.colour if one else "#ffffff" for one in clear],
+            "line": {"color": style.colour, "width": 2},
+        },
+        customdata=[[r["n_neurons"], 100 * r["difference"]] for r in rows],
+        hovertemplate="%{x:g}%: %{y:.1f}%<br>%{customdata[0]} neurons, %{customdata[1]:.1f} points "
+        "below the control<extra></extra>",
+        showlegend=False,
+        **place,
+    )
+
+
+def _control_band(
+    figure: go.Figure,
+    rows: Sequence[Row],
+    name: str,
+    dash: str,
+    shade: str,
+    at: tuple[int, int],
+) -> None:
+    """Accuracy under one control, mean and standard deviation, where it was run."""
+    found = [r for r in rows if math.isfinite(r["control_mean"])]
+    found.sort(key=lambda row: row["ratio"])
+    spread = [100 * r["control_sd"] if math.isfinite(r["control_sd"]) else 0.0 for r in found]
+    line = {"color": GREY if dash == "dash" else INK, "dash": dash, "width": 2}
+    ratios = [100 * r["ratio"] for r in found]
+    band(figure, ratios, [100 * r["control_mean"] for r in found], spread, shade, line, name, at)
+
+
+def _ratio_legend(figure: go.Figure, control: str, present: set[str]) -> None:
+    """Lines vary in colour by modality: the legend is in ink."""
+    for name, fill in (
+        (f"mask: interval against {label(control)} excludes 0", INK),
+        ("mask: includes 0, or no control", "#ffffff"),
+    ):
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            name=name,
+            mode="lines+markers",
+            line={"color": INK, "width": 2.5},
+            marker={"color": fill, "size": 10, "line": {"color": INK, "width": 2}},
+        )
+    looks = [(CONTROL_LOOKS[kind][:2]) for kind in CONTROL_LOOKS if kind in present]
+    for name, dash in looks:
+        line = {"color": GREY if dash == "dash" else INK, "dash": dash, "width": 2}
+        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)
+    thin = {"color": GREY, "width": 1.2}
+    figure.add_scatter(x=[None], y=[None], mode="lines", line=thin, name="nothing masked")
+
+
+def _modality(name: str) -> str:
+    return "all modalities" if name == "all" else name

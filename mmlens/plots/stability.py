@@ -1,0 +1,115 @@
+"""How alike the sets are that less data would have given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mmlens.plots.frames import (
+    COMPARISONS,
+    STABILITY_COLUMNS,
+    Row,
+    at_fraction,
+    checked_rows,
+    of_module,
+)
+from mmlens.plots.numbers import percent, span
+from mmlens.plots.style import GREY, INK, domain_styles, finish, label
+
+
+def stability_curves(
+    stability: pd.DataFrame,
+    module: str | None = None,
+    fraction: float | None = None,
+    *,
+    domains: Sequence[str] | None = None,
+) -> go.Figure:
+    """How alike the sets are that fewer tokens give: to those of all data, and between two halves.
+
+    Jaccard index (0 to 1) against tokens per domain, on a logarithmic axis; at the left the mean over
+    both halves. The dotted line is what random sets of these sizes would share. Columns:
+    :data:`STABILITY_COLUMNS`, as :func:`mmlens.selection.stability.stability` gives them. ValueError for a
+    missing column, an absent module or fraction, or several and none chosen.
+    """
+    rows = checked_rows(stability, STABILITY_COLUMNS, "stability")
+    rows, module = of_module(rows, module)
+    fractions = sorted({float(row["fraction"]) for row in rows})
+    if fraction is None and len(fractions) > 1:
+        raise ValueError(f"The frame has the fractions {fractions}; say which one to draw.")
+    rows = at_fraction(rows, fractions[0] if fraction is None else fraction, "stability")
+    present = list(dict.fromkeys(str(row["domain"]) for row in rows))
+    order = list(domains) if domains is not None else [d for d in present if d != "all"]
+    styles = domain_styles(order)
+    figure = make_subplots(
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=["with the set of all data (these included)", "between two disjoint halves"],
+    )
+    figure.update_annotations(font={"size": 14}, yshift=4)
+    for column, comparison in enumerate(COMPARISONS, start=1):
+        here = [row for row in rows if row["comparison"] == comparison]
+        for domain in (d for d in (*order, "all") if d in present):
+            x, y = _mean_by_part([row for row in here if row["domain"] == domain], "jaccard")
+            look = styles.get(domain)
+            figure.add_scatter(
+                x=x,
+                y=y,
+                mode="lines+markers",
+                name="all domains" if domain == "all" else label(domain),
+                legendgroup=domain,
+                showlegend=column == 1,
+                line={
+                    "color": look.colour if look else INK,
+                    "dash": look.dash if look else "solid",
+                    "width": 2 if look else 3.5,
+                },
+                marker={
+                    "color": look.colour if look else INK,
+                    "symbol": look.symbol if look else "circle-open",
+                    "size": 9,
+                },
+                hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
+                row=1,
+                col=column,
+            )
+        x, y = _mean_by_part([row for row in here if row["domain"] == "all"], "chance")
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            name="by chance (all domains)",
+            legendgroup="chance",
+            showlegend=column == 1,
+            line={"color": GREY, "dash": "dot", "width": 2},
+            hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
+            row=1,
+            col=column,
+        )
+    figure.update_xaxes(type="log", title_text="tokens per domain (log scale)", dtick="D2")
+    figure.update_yaxes(range=[-0.02, 1.04], dtick=0.2, zeroline=False)
+    figure.update_yaxes(title_text="Jaccard index of the sets", col=1)
+    sizes = span([int(row["n_reference"]) for row in rows if row["comparison"] == "full"])
+    finish(
+        figure,
+        f"How stable the sets are against the number of tokens, {label(module)}",
+        f"Fraction {percent(rows[0]['fraction'])}; sets of {sizes} neurons in all data; left: mean "
+        "of both halves",
+        height=560,
+    )
+    return figure.update_layout(legend={"y": 1.09}, margin={"t": 165})
+
+
+def _mean_by_part(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
+    """Mean tokens and mean of a column for every budget, in order; NaN where any value is."""
+    parts = sorted({int(row["part"]) for row in rows})
+    found = [[row for row in rows if int(row["part"]) == part] for part in parts]
+    means = [
+        [float(np.mean([float(row[name]) for row in one])) for one in found]
+        for name in ("tokens", column)
+    ]
+    return means[0], means[1]
