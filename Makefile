@@ -15,6 +15,8 @@ RUN    ?= runs/demo
 EXTRAS ?= hooked-transformer,dev
 
 PY    := $(VENV)/bin/python
+# Two workers of one thread each. Bytecode is kept, for the tests start many processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-bridge check install benchmark clean
@@ -22,7 +24,7 @@ demo: $(STAMP)
 	$(PY) -m experiments.mmneuron --out $(RUN) --questions 160 --questions-others 40
 
 test: check
-	$(PY) -m pytest -q
+	$(PYTEST)
 
 check: $(STAMP)
 	$(PY) -m ruff check .
@@ -45,7 +47,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 # The bridge alone, on transformer-lens 4.
 test-bridge:
 	$(MAKE) VENV=$(VENV)-4 TRANSFORMER_LENS="$(NEWEST_LENS)" EXTRAS=dev $(VENV)-4/.installed
-	$(VENV)-4/bin/python -m pytest -q tests/backbone/test_bridge.py tests/backbone/test_bridge_model.py \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)-4/bin/python -m pytest -q -n 2 tests/backbone/test_bridge.py tests/backbone/test_bridge_model.py \
 	    tests/backbone/test_build.py tests/adapters/test_families.py tests/model/test_self_check.py \
 	    tests/importance/test_collect.py
 
