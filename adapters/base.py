@@ -1,23 +1,32 @@
-"""What our adapters share: a HookedTransformer where it is exact, and towers by the path of their MLPs."""
+"""What our adapters share: a HookedTransformer where it is exact, processors, towers by the path of their MLPs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from mmlens.adapter import Adapter, Tower, TowerMLP
-from mmlens.errors import SpliceError
+from mmlens.adapter import Adapter, Media, Tower, TowerMLP
+from mmlens.data.media.decoding import VideoFrames
+from mmlens.tokens.groups import TokenIds
 from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 
 if TYPE_CHECKING:
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 
+#: Arguments of a video processor that takes frames as they are decoded, every one of them.
+AS_DECODED = {"do_sample_frames": False, "input_data_format": "channels_last"}
+#: Frames per second of a video that does not say; Qwen's own tools assume the same.
+FRAME_RATE = 2.0
+
 
 class FamilyAdapter(Adapter):
     """An adapter whose decoder is a HookedTransformer wherever that represents it exactly."""
+
+    #: The tokens that form the group ``special``, and no others; None: those of the tokenizer.
+    special_tokens: ClassVar[tuple[str, ...] | None] = None
 
     def backbone_config(self) -> HookedTransformerConfig:
         """See :meth:`Adapter.backbone_config`."""
@@ -27,45 +36,48 @@ class FamilyAdapter(Adapter):
         """See :meth:`Adapter.backbone_weights`."""
         return hooked_transformer_weights(self.decoder(), config)
 
+    def token_ids(self, tokenizer: Any | None) -> TokenIds:
+        """See :meth:`Adapter.token_ids`; special: exactly :attr:`special_tokens`, where they are named."""
+        if self.special_tokens is None:
+            return super().token_ids(tokenizer)
+        vocabulary = tokenizer.get_vocab() if tokenizer else {}
+        special = frozenset(vocabulary[one] for one in self.special_tokens if one in vocabulary)
+        return TokenIds(self.placeholders(), special)
 
-def encoded_as_embeddings(
-    hf: Any, inputs: Mapping[str, Any], media: str = "input_features"
-) -> dict[str, Any]:
-    """Inputs with ``inputs_embeds``, the media's features merged in, in the place of raw media.
-
-    For models that take no ``mm_encoder_outputs``, but put nothing into embeddings they are given;
-    their own forward is run up to its language model, and stopped there.
-
-    Args:
-        hf: the Hugging Face model; ``hf.model`` merges, ``hf.model.language_model`` reads.
-        inputs: its inputs.
-        media: name of the raw media.
-    """
-    if inputs.get(media) is None:
-        return dict(inputs)
-
-    def stop(_module: nn.Module, _args: tuple[Any, ...], given: dict[str, Any]) -> None:
-        raise _Reached(given["inputs_embeds"])
-
-    handle = hf.model.language_model.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        hf.model(**inputs, use_cache=False)
-    except _Reached as reached:
-        rest = {name: value for name, value in inputs.items() if name != media}
-        return {**rest, "inputs_embeds": reached.embeddings}
-    finally:
-        handle.remove()
-    raise SpliceError(
-        f"{type(hf).__name__} gave its language model no embeddings, so media cannot be encoded ahead."
-    )
+    def arguments(self, processor: Any, media: Media) -> dict[str, Any]:
+        """See :meth:`Adapter.arguments`; videos come with their rates."""
+        given = super().arguments(processor, media)
+        if videos := media.flat("video"):
+            metadata = [video_metadata(one) for one in videos]
+            given["videos_kwargs"] = {**AS_DECODED, "video_metadata": metadata}
+        return given
 
 
-class _Reached(Exception):
-    """The language model was reached, with these embeddings."""
+def picture_rows(media: Media) -> dict[str, Any]:
+    """The ``images`` of a processor that wants those of each prompt in a list of their own."""
+    return {"images": [list(row) for row in media.images]} if media.flat("image") else {}
 
-    def __init__(self, embeddings: Tensor) -> None:
-        super().__init__()
-        self.embeddings = embeddings
+
+def image_settings(processor: Any) -> dict[str, Any]:
+    """The arguments with which a processor calls its image processor."""
+    merged = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs)
+    return merged["images_kwargs"]
+
+
+def frame_rate(video: VideoFrames, default: float = FRAME_RATE) -> float:
+    """Frames per second of a video, or the default where it does not say."""
+    return float(video.fps or default)
+
+
+def video_metadata(video: VideoFrames, default: float = FRAME_RATE) -> dict[str, Any]:
+    """What transformers' video processors are told of a video of which they are given all frames."""
+    frames, rate = len(video.frames), frame_rate(video, default)
+    return {
+        "total_num_frames": frames,
+        "fps": rate,
+        "duration": frames / rate,
+        "frames_indices": list(range(frames)),
+    }
 
 
 def plain_tower(
@@ -92,6 +104,18 @@ def gated_tower(
         TowerMLP(*(attrgetter(path)(x) for path in (gate, down, up, activation))) for x in layers
     )
     return _tower(mlps, on_path)
+
+
+def last_layer_read(read: int | Sequence[int], layers: int) -> int:
+    """How many layers of a tower come before the last hidden state that is read.
+
+    Hidden state 0 is the embedding, so hidden state i is the output of layer i - 1.
+
+    >>> last_layer_read(-2, layers=24), last_layer_read([3, -1], layers=24)
+    (23, 24)
+    """
+    states = [read] if isinstance(read, int) else read
+    return max(state if state >= 0 else layers + 1 + state for state in states)
 
 
 def _tower(mlps: tuple[TowerMLP, ...], on_path: Callable[[int], bool]) -> Tower:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmlens.errors import SampleError
 
@@ -53,3 +54,19 @@ def expanded(
         orders.append([])
         written.append(pattern.sub(text, prompt))
     return written, orders
+
+
+def tokenized(
+    processor: Any, prompts: Sequence[str], texts: Mapping[str, Sequence[str]], side: str
+) -> tuple[dict[str, Any], list[list[tuple[str, int]]]]:
+    """Tokens of prompts in which each medium's text stands, padded on ``side``, and the media's order.
+
+    Args:
+        processor: has ``image_token``, ``video_token`` and the tokenizer.
+        prompts, texts: see :func:`expanded`; errors and order as there.
+        side: ``left`` or ``right``.
+    """
+    tokens = {kind: getattr(processor, f"{kind}_token") for kind in texts}
+    written, orders = expanded(prompts, tokens, texts)
+    encoded = processor.tokenizer(written, padding=True, padding_side=side, return_tensors="pt")
+    return dict(encoded), orders

@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.hook_names import LANGUAGE
-from mmlens.tokens.places import Places, class_and_patches
-from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens.tokens.places import Places
+from mmlens_adapters.base import image_settings, picture_rows, plain_tower
+from mmlens_adapters.squares import Pixels, SquareAdapter
 
 
-class Gemma3Adapter(FamilyAdapter):
+class Gemma3Adapter(SquareAdapter):
     """``Gemma3ForConditionalGeneration``.
 
     Pan and scan, crops of long pictures beside the whole, is off as in the processor's own default;
@@ -28,7 +25,6 @@ class Gemma3Adapter(FamilyAdapter):
     """
 
     model_types = ("gemma3",)
-    modalities = ("image",)
 
     def towers(self) -> Towers:
         """SigLIP's MLPs, whose end is read; the projector has no non-linearity."""
@@ -37,62 +33,29 @@ class Gemma3Adapter(FamilyAdapter):
             {"projector": "Gemma 3's projector is one matrix, without a non-linearity"},
         )
 
-    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
-        """Features per picture, all alike: what is left of the patches after pooling."""
-        pixels = inputs.get("pixel_values")
-        if (encoded := inputs.get("mm_encoder_outputs")) is not None:
-            pixels = encoded["image"].pooler_output
-        projector = self.hf.model.multi_modal_projector
-        features = (projector.patches_per_image // projector.kernel_size) ** 2
-        return {"image": torch.full((0 if pixels is None else len(pixels),), features)}
+    def positions(self, pixels: Pixels, module: str) -> int:
+        """The patches; of the features what is left of them after pooling."""
+        rows, columns, _ = self.grid(module)
+        return rows * columns
 
-    def tower_rows(
-        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
-    ) -> list[Int[Tensor, ...]]:
-        """Every patch is real."""
-        assert module == "vision"
-        rows = torch.tensor(media_rows["image"], device=inputs["pixel_values"].device)
-        patches = self.hf.model.multi_modal_projector.patches_per_image**2
-        return [rows[:, None].expand(-1, patches)]
-
-    def places(
-        self,
-        module: str,
-        processor: Any,
-        inputs: Mapping[str, Any],  # noqa: ARG002
-        sizes: Sequence[MediaSizes],
-    ) -> list[Places] | None:
-        """The patches of each picture, stretched to a square; a feature averages a square of them.
-
-        None where pan and scan cuts pictures into crops.
-        """
-        if _pan_and_scan(processor):
-            return None
+    def grid(self, module: str) -> tuple[int, int, int]:
+        """The patches; a feature averages a square of them."""
         projector = self.hf.model.multi_modal_projector
         side = projector.patches_per_image
-        if module == LANGUAGE:
-            side //= projector.kernel_size
-        found = [
-            class_and_patches(0, side, side, medium=number)
-            for row in sizes
-            for number in range(len(row.images))
-        ]
-        return [Places.joined(found)]
+        side //= projector.kernel_size if module == LANGUAGE else 1
+        return side, side, 0
 
-    def process(
-        self, processor: Any, prompts: Sequence[str], media: Media, side: str
-    ) -> dict[str, Any]:
-        """See :meth:`Adapter.process`; the processor takes pictures row by row."""
-        images = [list(row) for row in media.images]
-        return dict(
-            processor(
-                text=list(prompts),
-                images=images if any(images) else None,
-                padding=True,
-                padding_side=side,
-                return_tensors="pt",
-            )
-        )
+    def places(
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
+    ) -> list[Places] | None:
+        """See :meth:`SquareAdapter.places`; None where pan and scan cuts pictures into crops."""
+        if _pan_and_scan(processor):
+            return None
+        return super().places(module, processor, inputs, sizes)
+
+    def arguments(self, processor: Any, media: Media) -> dict[str, Any]:
+        """Pictures row by row."""
+        return picture_rows(media)
 
     def media_tokens(self, processor: Any, sizes: MediaSizes) -> int | None:
         """See :meth:`Adapter.media_tokens`; the same for every picture, but for pan and scan."""
@@ -113,5 +76,4 @@ class Gemma3Adapter(FamilyAdapter):
 
 
 def _pan_and_scan(processor: Any) -> bool:
-    settings = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs)
-    return bool(settings["images_kwargs"].get("do_pan_and_scan"))
+    return bool(image_settings(processor).get("do_pan_and_scan"))

@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForMultimodalLM, PreTrainedModel
 
 from mmlens.adapter import KINDS, Decoder, Media, Tower, TowerMLP, Towers
 from mmlens.errors import UnsupportedModelError
-from mmlens_adapters.base import FamilyAdapter
+from mmlens_adapters.base import FamilyAdapter, picture_rows
 
 logger = logging.getLogger(__name__)
 
@@ -134,10 +134,7 @@ class GeneralAdapter(FamilyAdapter):
         return {kind: one[one > 0] if media else one[:0] for kind, one in counts.items()}
 
     def tower_rows(
-        self,
-        module: str,
-        inputs: Mapping[str, Any],  # noqa: ARG002
-        media_rows: Mapping[str, Sequence[int]],  # noqa: ARG002
+        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
     ) -> list[Int[Tensor, ...]]:
         """Not known.
 
@@ -165,29 +162,23 @@ class GeneralAdapter(FamilyAdapter):
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str
     ) -> dict[str, Any]:
-        """See :meth:`Adapter.process`; every frame of a video is given to the model."""
-        given: dict[str, Any] = {}
-        if images := media.flat("image"):
-            given["images"] = images
-        if videos := media.flat("video"):
-            given["videos"] = [one.frames for one in videos]
-            given["videos_kwargs"] = {
-                "do_sample_frames": False,
-                "input_data_format": "channels_last",
-                "video_metadata": [_metadata(one) for one in videos],
-            }
-        if audios := media.flat("audio"):
-            given["audio"] = audios
-            given["audio_kwargs"] = {"sampling_rate": self.sampling_rate(processor)}
-        arguments = {"padding": True, "padding_side": side, "return_tensors": "pt"}
+        """See :meth:`Adapter.process`."""
         try:
-            return dict(processor(text=list(prompts), **given, **arguments))
+            return super().process(processor, prompts, media, side)
         except ValueError:
-            if not images:
+            if not media.flat("image"):
                 raise
         # Some processors want the pictures of each prompt in a list of their own.
-        given["images"] = [list(row) for row in media.images]
-        return dict(processor(text=list(prompts), **given, **arguments))
+        given = {**self.arguments(processor, media), **picture_rows(media)}
+        padding = {"padding": True, "padding_side": side}
+        return dict(processor(text=list(prompts), **given, **padding, return_tensors="pt"))
+
+    def arguments(self, processor: Any, media: Media) -> dict[str, Any]:
+        """See :meth:`Adapter.arguments`; sounds come with their rate."""
+        given = super().arguments(processor, media)
+        if media.flat("audio"):
+            given["audio_kwargs"] = {"sampling_rate": self.sampling_rate(processor)}
+        return given
 
     def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as they are: whether ``generate`` takes encoded media is the family's own."""
@@ -386,12 +377,3 @@ def _is_linear(module: Any) -> bool:
     return isinstance(module, nn.Module) and all(
         hasattr(module, name) for name in ("in_features", "out_features", "weight")
     )
-
-
-def _metadata(video: Any) -> dict[str, Any]:
-    frames = len(video.frames)
-    return {
-        "total_num_frames": frames,
-        "fps": float(video.fps or 2.0),
-        "frames_indices": list(range(frames)),
-    }

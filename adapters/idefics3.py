@@ -22,19 +22,25 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import (
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.hook_names import LANGUAGE
-from mmlens.tokens.places import WHOLE, Box, Places, cells, tiles
-from mmlens_adapters.base import FamilyAdapter, plain_tower
-from mmlens_adapters.expansion import expanded
+from mmlens.tokens.places import WHOLE, Box, tiles
+from mmlens_adapters.base import (
+    AS_DECODED,
+    image_settings,
+    picture_rows,
+    plain_tower,
+    video_metadata,
+)
+from mmlens_adapters.expansion import expanded, tokenized
+from mmlens_adapters.squares import Pixels, SquareAdapter
 
-#: Frames a second of a video that does not tell; SmolVLM's processor assumes the same.
+#: Frames per second of a video that does not say; SmolVLM's processor assumes the same.
 _FRAME_RATE = 24.0
 
 
-class Idefics3Adapter(FamilyAdapter):
+class Idefics3Adapter(SquareAdapter):
     """``Idefics3ForConditionalGeneration``; a medium is one tile."""
 
     model_types = ("idefics3",)
-    modalities = ("image",)
 
     def towers(self) -> Towers:
         """The tower's MLPs, whose end is read; the connector has no non-linearity."""
@@ -43,18 +49,23 @@ class Idefics3Adapter(FamilyAdapter):
             {"projector": "the connector is a single Linear, without a non-linearity"},
         )
 
-    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
-        """Features per tile, all alike; for encoded media, per row that has any."""
-        if (encoded := inputs.get("mm_encoder_outputs")) is not None:
-            counts = [len(row) for row in encoded["image"].pooler_output if len(row)]
-            return {"image": torch.tensor(counts, dtype=torch.long)}
-        pixels = inputs.get("pixel_values")
-        if pixels is None:
-            return {"image": torch.zeros(0, dtype=torch.long)}
-        patch = self.hf.config.vision_config.patch_size
-        patches = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
-        features = patches // self.hf.config.scale_factor**2
-        return {"image": torch.full((int(_real(pixels).sum()),), features)}
+    def squares(self, pixels: Pixels) -> int:
+        """Tiles that are not padding."""
+        return int(_real(pixels).sum())
+
+    def positions(self, pixels: Pixels, module: str) -> int:
+        """The patches of a tile; a feature stands for a square of them."""
+        return self.patches(pixels) // self._stack(module) ** 2
+
+    def grid(self, module: str) -> tuple[int, int, int]:
+        """The patches of a tile; a feature stands for a square of them."""
+        rows, columns = self.patch_grid()
+        return rows // self._stack(module), columns // self._stack(module), 0
+
+    def tiles(self, processor: Any, size: tuple[int, int]) -> Sequence[tuple[int, Box]]:
+        """The grid's tiles, then the whole picture."""
+        rows, columns = _grid(processor, size)
+        return [*enumerate(tiles(rows, columns) if rows else [], start=1), (0, WHOLE)]
 
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
@@ -72,48 +83,9 @@ class Idefics3Adapter(FamilyAdapter):
         seen = (patches.sum((-1, -2)) > 0).flatten(1)
         return [torch.where(seen, rows[:, None], -1)]
 
-    def places(
-        self,
-        module: str,
-        processor: Any,
-        inputs: Mapping[str, Any],  # noqa: ARG002
-        sizes: Sequence[MediaSizes],
-    ) -> list[Places] | None:
-        """The grid's tiles, then the whole picture; a feature stands for a square of stacked patches.
-
-        A video's frames are a tile each.
-        """
-        config = self.hf.config
-        side = config.vision_config.image_size // config.vision_config.patch_size
-        side //= config.scale_factor if module == LANGUAGE else 1
-        found = []
-        for row in sizes:
-            for number, size in enumerate(row.images):
-                cut: list[Box] = tiles(*grid) if all(grid := _grid(processor, size)) else []
-                for tile, box in [*enumerate(cut, start=1), (0, WHOLE)]:
-                    found.append(Places.of(cells(side, side, box), medium=number, tile=tile))
-            for number, (frames, _, _) in enumerate(row.videos):
-                found += [
-                    Places.of(cells(side, side), kind="video", medium=number, frames=(i, i + 1))
-                    for i in range(frames)
-                ]
-        return [Places.joined(found)]
-
-    def process(
-        self, processor: Any, prompts: Sequence[str], media: Media, side: str
-    ) -> dict[str, Any]:
-        """See :meth:`Adapter.process`; the processor takes pictures row by row."""
-        images = [list(row) for row in media.images]
-        given = {"images": images} if any(images) else {}
-        return dict(
-            processor(
-                text=list(prompts),
-                **given,
-                padding=True,
-                padding_side=side,
-                return_tensors="pt",
-            )
-        )
+    def arguments(self, processor: Any, media: Media) -> dict[str, Any]:
+        """Pictures row by row."""
+        return picture_rows(media)
 
     def media_tokens(self, processor: Any, sizes: MediaSizes) -> int | None:
         """See :meth:`Adapter.media_tokens`; what stands around the placeholders is left out."""
@@ -128,6 +100,10 @@ class Idefics3Adapter(FamilyAdapter):
         texts = [processor.replace_image_token(shape, number) for number in range(len(grids))]
         (written,), _ = expanded([prompt], {"image": processor.image_token}, {"image": texts})
         return len(processor.tokenizer(written)["input_ids"])
+
+    def _stack(self, module: str) -> int:
+        """Patches along a side of what a position of a module stands for."""
+        return self.hf.config.scale_factor if module == LANGUAGE else 1
 
 
 class SmolVLMAdapter(Idefics3Adapter):
@@ -152,36 +128,23 @@ class SmolVLMAdapter(Idefics3Adapter):
             return super().process(processor, prompts, media, side)
         tiles: dict[str, list[tuple[Tensor, Tensor]]] = {"image": [], "video": []}
         texts: dict[str, list[str]] = {"image": [], "video": []}
-        settings = {**_settings(processor), "return_tensors": "pt"}
+        settings = {**image_settings(processor), "return_tensors": "pt"}
         for picture in media.flat("image"):
             done = processor.image_processor([[picture]], **settings)
             tiles["image"].append((done["pixel_values"][0], done["pixel_attention_mask"][0]))
             texts["image"].append(processor.replace_image_token(done, 0))
         for video in media.flat("video"):
-            frames, rate = len(video.frames), video.fps or _FRAME_RATE
             done = processor.video_processor(
                 [video.frames],
-                do_sample_frames=False,
-                input_data_format="channels_last",
-                video_metadata=[
-                    {
-                        "total_num_frames": frames,
-                        "fps": rate,
-                        "duration": frames / rate,
-                        "frames_indices": list(range(frames)),
-                    }
-                ],
+                **AS_DECODED,
+                video_metadata=[video_metadata(video, _FRAME_RATE)],
                 return_metadata=True,
                 return_tensors="pt",
             )
             tiles["video"].append((done["pixel_values"][0], done["pixel_attention_mask"][0]))
             texts["video"].append(processor.replace_video_token(done, 0))
-        tokens = {"image": processor.image_token, "video": processor.video_token}
-        written, orders = expanded(prompts, tokens, texts)
+        inputs, orders = tokenized(processor, prompts, texts, side)
         shown = [[tiles[kind][number] for kind, number in order] for order in orders]
-        inputs = dict(
-            processor.tokenizer(written, padding=True, padding_side=side, return_tensors="pt")
-        )
         inputs["pixel_values"] = _stacked([[pixels for pixels, _ in row] for row in shown])
         inputs["pixel_attention_mask"] = _stacked([[mask for _, mask in row] for row in shown])
         return inputs
@@ -203,13 +166,6 @@ def _stacked(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(joined, batch_first=True)
 
 
-def _settings(processor: Any) -> dict[str, Any]:
-    """The arguments with which the processor calls its image processor."""
-    return processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs)[
-        "images_kwargs"
-    ]
-
-
 def _grid(processor: Any, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of tiles that a picture is cut into; none where it is one tile.
 
@@ -217,7 +173,7 @@ def _grid(processor: Any, size: tuple[int, int]) -> tuple[int, int]:
     where the longer side is no whole number of tiles before it is made one.
     """
     images = processor.image_processor
-    settings = _settings(processor)
+    settings = image_settings(processor)
     if not settings.get("do_image_splitting", images.do_image_splitting):
         return 0, 0
     tile = (settings.get("max_image_size") or images.max_image_size)["longest_edge"]

@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter import Decoder, Media, MediaSizes, Towers
+from mmlens.adapter import Decoder, Media, MediaSizes, Towers, numbered
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, UnsupportedModelError
-from mmlens.hook_names import LANGUAGE
-from mmlens.tokens.places import WHOLE, Places, class_and_patches
-from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens.tokens.places import WHOLE, Places
+from mmlens_adapters.base import plain_tower
+from mmlens_adapters.squares import Pixels, SquareAdapter
 
 
-class InstructBlipAdapter(FamilyAdapter):
+class InstructBlipAdapter(SquareAdapter):
     """``InstructBlipForConditionalGeneration`` with a decoder of its own kind, not T5.
 
     Every prompt has exactly one picture. The processor puts its placeholders in front of the
@@ -32,7 +32,6 @@ class InstructBlipAdapter(FamilyAdapter):
     """
 
     model_types = ("instructblip",)
-    modalities = ("image",)
 
     def decoder(self) -> Decoder:
         """See :meth:`Adapter.decoder`.
@@ -69,47 +68,39 @@ class InstructBlipAdapter(FamilyAdapter):
             without_neurons={"projector": "the projection of InstructBLIP is a single linear map"},
         )
 
-    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
-        """As many features per picture as the model has query tokens."""
-        pixels = inputs.get("pixel_values")
-        pictures = 0 if pixels is None else len(pixels)
-        return {"image": torch.full((pictures,), self._queries, dtype=torch.long)}
+    def positions(self, pixels: Pixels, module: str) -> int:
+        """Patches and the class token in the tower; elsewhere the queries."""
+        return self.patches(pixels) + 1 if module == "vision" else self._queries
+
+    def grid(self, module: str) -> tuple[int, int, int]:
+        """The tower's patches, behind a class token."""
+        return *self.patch_grid(), 1
 
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
     ) -> list[Int[Tensor, ...]]:
         """One picture per row; only the Q-Former's text is padded."""
-        pixels = inputs["pixel_values"]
-        rows = torch.tensor(media_rows["image"], device=pixels.device)[:, None]
-        if module == "qformer":
-            text = inputs["qformer_input_ids"]
-            mask = inputs.get("qformer_attention_mask")
-            real = torch.ones_like(text) if mask is None else mask
-            return [torch.where(real.bool(), rows, -1)]
-        patch = self.hf.config.vision_config.patch_size
-        patches = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
-        positions = self._queries if module == "query" else patches + 1  # and the class token
-        return [rows.expand(-1, positions)]
+        if module != "qformer":
+            return super().tower_rows(module, inputs, media_rows)
+        text = inputs["qformer_input_ids"]
+        mask = inputs.get("qformer_attention_mask")
+        real = torch.ones_like(text) if mask is None else mask
+        rows = torch.tensor(media_rows["image"], device=text.device)[:, None]
+        return [torch.where(real.bool(), rows, -1)]
 
     def places(
-        self,
-        module: str,
-        processor: Any,  # noqa: ARG002
-        inputs: Mapping[str, Any],
-        sizes: Sequence[MediaSizes],
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
         """Patches where they are; a query, and the feature it becomes, reads the whole picture.
 
         The Q-Former's text (``qformer``) lies in no picture.
         """
-        pictures = sum(len(row.images) for row in sizes)  # one in every prompt
+        if module == "vision":
+            return super().places(module, processor, inputs, sizes)
         if module == "qformer":
             return [Places.nowhere(inputs["qformer_input_ids"].numel())]
-        if module in (LANGUAGE, "query"):
-            return [Places.of(torch.tensor([WHOLE]).repeat(pictures * self._queries, 1), "query")]
-        vision = self.hf.config.vision_config
-        side = vision.image_size // vision.patch_size
-        return [Places.joined([class_and_patches(1, side, side)] * pictures)]
+        pictures = len(numbered(sizes, "image"))  # one in every prompt
+        return [Places.of(torch.tensor([WHOLE]).repeat(pictures * self._queries, 1), "query")]
 
     def tower_tokens(
         self, module: str, processor: Any, inputs: Mapping[str, Any]
@@ -135,7 +126,7 @@ class InstructBlipAdapter(FamilyAdapter):
         # A template's own placeholder would come on top of those of the processor.
         return super().prompt(replace(sample, images=()), processor, template)
 
-    def placeholder_text(self, kind: str, processor: Any) -> str:  # noqa: ARG002
+    def placeholder_text(self, kind: str, processor: Any) -> str:
         """Nothing: the processor itself puts the placeholders in front."""
         return ""
 

@@ -8,24 +8,22 @@ LayerNorm, gives one feature for each stack.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
-from mmlens.adapter import Media, MediaSizes, Towers
-from mmlens.errors import UnsupportedModelError
-from mmlens.hook_names import LANGUAGE
-from mmlens.tokens.places import WHOLE, Box, Places, cells, class_and_patches, tiles
-from mmlens_adapters.base import FamilyAdapter, plain_tower
-from mmlens_adapters.expansion import expanded
-from mmlens_adapters.llava import last_layer_read
+from mmlens.adapter import Media, MediaSizes
+from mmlens.tokens.places import WHOLE, Box, tiles
+from mmlens_adapters.base import AS_DECODED, image_settings
+from mmlens_adapters.expansion import expanded, tokenized
+from mmlens_adapters.llava import LlavaAdapter
+from mmlens_adapters.squares import Pixels
 
 
-class InternVLAdapter(FamilyAdapter):
+class InternVLAdapter(LlavaAdapter):
     """``InternVLForConditionalGeneration`` with any decoder.
 
     Every frame of a video is given to the model, as ``Frame1: <img>...</img>`` and so on. The model
@@ -35,79 +33,26 @@ class InternVLAdapter(FamilyAdapter):
 
     model_types = ("internvl",)
     modalities = ("image", "video")
+    class_tokens = {"internvl_vision": 1}
 
-    def towers(self) -> Towers:
-        """InternViT's MLPs and the projector's one.
+    def positions(self, pixels: Pixels, module: str) -> int:
+        """A tile's patches and class token in the tower, stacks of patches behind it."""
+        patches = super().positions(pixels, module)
+        if module == "vision":
+            return patches
+        return int(int(patches**0.5) * self.hf.config.downsample_ratio) ** 2
 
-        Raises:
-            UnsupportedModelError: a tower of another kind.
-        """
-        kind = self.hf.config.vision_config.model_type
-        if kind != "internvl_vision":
-            raise UnsupportedModelError(
-                f"The vision tower of this {type(self.hf).__name__} is a {kind!r}; its adapter knows "
-                "internvl_vision."
-            )
-        layers = self.hf.model.vision_tower.encoder.layer
-        last = last_layer_read(self.hf.config.vision_feature_layer, len(layers))
-        projector = self.hf.model.multi_modal_projector
-        return Towers(
-            {
-                "vision": plain_tower(layers, on_path=lambda layer: layer < last),
-                "projector": plain_tower([projector], "linear_1", "linear_2"),
-            }
-        )
+    def grid(self, module: str) -> tuple[int, int, int]:
+        """A tile's patches and class token in the tower, stacks of patches behind it."""
+        rows, columns = self.patch_grid()
+        if module == "vision":
+            return rows, columns, 1
+        ratio = self.hf.config.downsample_ratio
+        return int(rows * ratio), int(columns * ratio), 0
 
-    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
-        """Features per tile, all alike; tiles of pictures and frames of videos in their order."""
-        if (encoded := inputs.get("mm_encoder_outputs")) is not None:
-            counts = [len(tile) for tile in encoded["image"].pooler_output]
-            return {"image": torch.tensor(counts, dtype=torch.long)}
-        pixels = inputs.get("pixel_values")
-        if pixels is None:
-            return {"image": torch.zeros(0, dtype=torch.long)}
-        return {"image": torch.full((len(pixels),), self._positions(pixels, "projector"))}
-
-    def tower_rows(
-        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
-    ) -> list[Int[Tensor, ...]]:
-        """No padding: the tower sees a tile's patches and class token, the projector stacks of patches."""
-        pixels = inputs["pixel_values"]
-        rows = torch.tensor(media_rows["image"], device=pixels.device)
-        return [rows[:, None].expand(-1, self._positions(pixels, module))]
-
-    def places(
-        self,
-        module: str,
-        processor: Any,
-        inputs: Mapping[str, Any],  # noqa: ARG002
-        sizes: Sequence[MediaSizes],
-    ) -> list[Places] | None:
-        """The grid's tiles, then the thumbnail of the whole picture; frames of videos as they are."""
-        config: Any = self.hf.config
-        height, width = config.vision_config.image_size
-        tall, wide = config.vision_config.patch_size
-        rows, columns, classes = height // tall, width // wide, int(module == "vision")
-        if module != "vision":
-            rows, columns = (int(n * config.downsample_ratio) for n in (rows, columns))
-        found = []
-        for row in sizes:
-            for number, size in enumerate(row.images):
-                for tile, box in _tile_boxes(processor, size):
-                    found.append(
-                        class_and_patches(classes, rows, columns, box, medium=number, tile=tile)
-                    )
-            for number, (frames, _, _) in enumerate(row.videos):
-                for i in range(frames):
-                    which: dict[str, Any] = {
-                        "kind": "video",
-                        "medium": number,
-                        "frames": (i, i + 1),
-                    }
-                    whole = torch.tensor([WHOLE]).expand(classes, 4)
-                    found.append(Places.of(whole, "class", **which))
-                    found.append(Places.of(cells(rows, columns), **which))
-        return [Places.joined(found)] if found or module == LANGUAGE else []
+    def tiles(self, processor: Any, size: tuple[int, int]) -> Sequence[tuple[int, Box]]:
+        """The grid's tiles, then the thumbnail of the whole picture."""
+        return _tile_boxes(processor, size)
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str
@@ -117,7 +62,7 @@ class InternVLAdapter(FamilyAdapter):
         The processor's own call stacks videos, so it takes only such of equally many frames; they
         are processed one by one here.
         """
-        settings = _settings(processor)
+        settings = image_settings(processor)
         tiles: dict[str, list[Tensor]] = {"image": [], "video": []}
         texts: dict[str, list[str]] = {"image": [], "video": []}
         if images := media.flat("image"):
@@ -126,18 +71,10 @@ class InternVLAdapter(FamilyAdapter):
             tiles["image"] = list(done["pixel_values"].split(numbers))
             texts["image"] = [_picture_text(processor, number) for number in numbers]
         for video in media.flat("video"):
-            done = processor.video_processor(
-                [video.frames],
-                do_sample_frames=False,
-                input_data_format="channels_last",
-                return_tensors="pt",
-            )
+            done = processor.video_processor([video.frames], **AS_DECODED, return_tensors="pt")
             tiles["video"].append(done["pixel_values_videos"][0])
             texts["video"].append(_video_text(processor, len(video.frames)))
-        written, orders = expanded(prompts, _placeholders(processor), texts)
-        inputs = dict(
-            processor.tokenizer(written, padding=True, padding_side=side, return_tensors="pt")
-        )
+        inputs, orders = tokenized(processor, prompts, texts, side)
         if shown := [tiles[kind][number] for order in orders for kind, number in order]:
             inputs["pixel_values"] = torch.cat(shown)
         return inputs
@@ -156,31 +93,14 @@ class InternVLAdapter(FamilyAdapter):
         (written,), _ = expanded([prompt], _placeholders(processor), texts)
         return len(processor.tokenizer(written)["input_ids"])
 
-    def _positions(self, pixels: Tensor, module: str) -> int:
-        """Positions of one tile in a tower's activations."""
-        config: Any = self.hf.config
-        height, width = config.vision_config.patch_size
-        positions = (pixels.shape[-2] // height) * (pixels.shape[-1] // width) + 1
-        if module == "vision":
-            return positions
-        side = int((positions - (config.vision_feature_select_strategy == "default")) ** 0.5)
-        return int(side * config.downsample_ratio) ** 2
-
-
-def _settings(processor: Any) -> dict[str, Any]:
-    """The arguments with which the processor calls its image processor."""
-    return processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs)[
-        "images_kwargs"
-    ]
-
 
 def _tiles(processor: Any, size: tuple[int, int]) -> int:
-    return processor.image_processor.get_number_of_image_patches(*size, _settings(processor))
+    return processor.image_processor.get_number_of_image_patches(*size, image_settings(processor))
 
 
 def _tile_boxes(processor: Any, size: tuple[int, int]) -> list[tuple[int, Box]]:
     """(number, box) of the tiles a picture is cut into, and of its thumbnail, number 0."""
-    images, settings = processor.image_processor, _settings(processor)
+    images, settings = processor.image_processor, image_settings(processor)
 
     def setting(name: str) -> Any:
         value = settings.get(name)

@@ -11,42 +11,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from mmlens.adapter import MediaSizes, Towers
+from mmlens.adapter import MediaSizes, numbered
 from mmlens.hook_names import LANGUAGE
-from mmlens.tokens.places import Places, class_and_patches
+from mmlens.tokens.places import Box, Places, class_and_patches
 from mmlens_adapters.anyres import packed_places, tile_boxes
-from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens_adapters.llava import LlavaAdapter
+from mmlens_adapters.squares import square_rows
 
 
-class LlavaNextAdapter(FamilyAdapter):
+class LlavaNextAdapter(LlavaAdapter):
     """``LlavaNextForConditionalGeneration`` with any decoder."""
 
     model_types = ("llava_next",)
-    modalities = ("image",)
-
-    def towers(self) -> Towers:
-        """CLIP's MLPs and the projector's one.
-
-        LLaVA reads a hidden state before CLIP's end (``vision_feature_layer`` -2), so the layers
-        after it cannot influence the output: they are marked as off the path.
-        """
-        encoder = self.hf.model.vision_tower.encoder.layers
-        # hidden_states[0] is the embedding, so hidden_states[i] is the output of layer i - 1.
-        read = self.hf.config.vision_feature_layer
-        read = [read] if isinstance(read, int) else list(read)
-        last = max(i if i >= 0 else len(encoder) + 1 + i for i in read)
-        return Towers(
-            {
-                "vision": plain_tower(encoder, on_path=lambda layer: layer < last),
-                "projector": plain_tower(
-                    [self.hf.model.multi_modal_projector], "linear_1", "linear_2"
-                ),
-            }
-        )
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Features per picture, by the model's own packing of tiles (newlines included)."""
@@ -56,52 +37,47 @@ class LlavaNextAdapter(FamilyAdapter):
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
     ) -> list[Int[Tensor, ...]]:
-        """Each tile belongs to the row of its picture; padding tiles never reach the tower.
+        """Each tile belongs to the row of its picture; padding tiles never reach the tower."""
+        pixels = inputs["pixel_values"]
+        positions = self.positions(pixels, module)
+        return [square_rows(media_rows["image"], positions, pixels, self._tiles(inputs))]
 
-        CLIP sees the patches of a tile and its class token; the projector what is selected.
-        """
-        vision: Any = self.hf.config.vision_config
-        patches = (vision.image_size // vision.patch_size) ** 2
-        selected = self.hf.config.vision_feature_select_strategy == "default"
-        positions = patches if module == "projector" and selected else patches + 1
-        tiles = torch.tensor(self._tiles(inputs["image_sizes"]))
-        rows = torch.tensor(media_rows["image"]).repeat_interleave(tiles)
-        return [rows[:, None].expand(-1, positions)]
+    def grid(self, module: str) -> tuple[int, int, int]:
+        """See :meth:`LlavaAdapter.grid`; packing leaves the class tokens out."""
+        return *self.patch_grid(), 0 if module == LANGUAGE else max(self._classes(module), 0)
 
     def places(
-        self,
-        module: str,
-        processor: Any,  # noqa: ARG002
-        inputs: Mapping[str, Any],
-        sizes: Sequence[MediaSizes],
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
         """Patches in their tiles; newlines at the ends of rows; each tile's class token on all of it.
 
         The grid's tiles are those of the picture, resized and padded to the canvas that fits best, so
         that patches at its edges may be partly or wholly padding.
         """
-        config: Any = self.hf.config
-        vision = config.vision_config
-        side = vision.image_size // vision.patch_size
-        classes = int(module == "vision" or config.vision_feature_select_strategy != "default")
-        numbers = [number for row in sizes for number in range(len(row.images))]
-        if not numbers:
-            return [Places.nowhere(0)] if module == LANGUAGE else []
-        towers, features = [], []
-        given = zip(numbers, inputs["image_sizes"].tolist(), self._packed(inputs), strict=True)
-        for number, (height, width), packed in given:
-            boxes = tile_boxes((height, width), config.image_grid_pinpoints, vision.image_size)
-            found = [
-                class_and_patches(
-                    0 if module == LANGUAGE else classes, side, side, box, medium=number, tile=tile
-                )
-                for tile, box in enumerate(boxes)
+        found = self._picture_places(module, inputs, sizes)
+        return [Places.joined(found)] if found or module == LANGUAGE else []
+
+    def _picture_places(
+        self, module: str, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
+    ) -> list[Places]:
+        """The places of each picture."""
+        rows, columns, classes = self.grid(module)
+        boxes = [self._boxes(size, row) for row in sizes for size in row.images]
+        numbers = [number for number, _ in numbered(sizes, "image")]
+        found = []
+        for number, cut, packed in zip(numbers, boxes, self._packed(inputs), strict=True):
+            tiles = [
+                class_and_patches(classes, rows, columns, box, medium=number, tile=tile)
+                for tile, box in enumerate(cut)
             ]
-            whole = Places.joined(found)
-            towers.append(whole.clipped())
-            if module == LANGUAGE:
-                features.append(packed_places(whole, packed))
-        return [Places.joined(features if module == LANGUAGE else towers)]
+            whole = Places.joined(tiles)
+            found.append(packed_places(whole, packed) if module == LANGUAGE else whole.clipped())
+        return found
+
+    def _boxes(self, size: tuple[int, int], row: MediaSizes) -> list[Box]:
+        """What each tile of a picture of a row shows."""
+        config: Any = self.hf.config
+        return tile_boxes(size, config.image_grid_pinpoints, config.vision_config.image_size)
 
     def media_tokens(self, processor: Any, sizes: MediaSizes) -> int:
         """See :meth:`Adapter.media_tokens`."""
@@ -112,29 +88,34 @@ class LlavaNextAdapter(FamilyAdapter):
 
     def _packed(self, inputs: Mapping[str, Any]) -> list[Int[Tensor, " feature"]]:
         """For each feature of a picture, the patch it is of all its tiles' patches; -1: a newline."""
+        strategy = self.hf.config.vision_feature_select_strategy
+        return self._pack(inputs, vision_feature_select_strategy=strategy)
+
+    def _pack(self, inputs: Mapping[str, Any], **arguments: Any) -> list[Int[Tensor, " feature"]]:
+        """The model's own packing of numbered patches, with these arguments.
+
+        Packing moves, drops and scales positions, never channels; so numbers can be packed instead.
+        """
         sizes = inputs.get("image_sizes")
         if sizes is None:
             return []
-        vision: Any = self.hf.config.vision_config
-        side = vision.image_size // vision.patch_size
-        # Packing moves and drops positions, never channels; so numbers can be packed in their place.
+        rows, columns = self.patch_grid()
         tiles = [
-            torch.arange(n * side * side, dtype=torch.float64).view(n, side * side, 1)
-            for n in self._tiles(sizes)
-        ]
-        packed, _ = self.hf.pack_image_features(
-            tiles,
-            sizes,
-            vision_feature_select_strategy=self.hf.config.vision_feature_select_strategy,
-            image_newline=-torch.ones(1, dtype=torch.float64),
-        )
-        return [one[:, 0].long() for one in packed]
-
-    def _tiles(self, sizes: Int[Tensor, "picture 2"]) -> list[int]:
-        config: Any = self.hf.config
-        return [
-            image_size_to_num_patches(
-                size, config.image_grid_pinpoints, config.vision_config.image_size
+            rearrange(
+                torch.arange(number * rows * columns, dtype=torch.float64),
+                "(tile patch) -> tile patch 1",
+                tile=number,
             )
-            for size in sizes
+            for number in self._tiles(inputs)
         ]
+        newline = -torch.ones(1, dtype=torch.float64)
+        packed, _ = self.hf.model.pack_image_features(
+            tiles, sizes, image_newline=newline, **arguments
+        )
+        return [one[:, 0].round().long() for one in packed]
+
+    def _tiles(self, inputs: Mapping[str, Any]) -> list[int]:
+        """Tiles of each picture."""
+        config: Any = self.hf.config
+        pinpoints, side = config.image_grid_pinpoints, config.vision_config.image_size
+        return [image_size_to_num_patches(one, pinpoints, side) for one in inputs["image_sizes"]]

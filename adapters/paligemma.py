@@ -7,25 +7,22 @@ The decoder is Gemma, or Gemma 2 in PaliGemma 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.tokens.places import Places, class_and_patches
-from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens_adapters.base import plain_tower
+from mmlens_adapters.squares import SquareAdapter
 
 
-class PaliGemmaAdapter(FamilyAdapter):
+class PaliGemmaAdapter(SquareAdapter):
     """``PaliGemmaForConditionalGeneration``. Its processor takes no question without a picture."""
 
     model_types = ("paligemma",)
-    modalities = ("image",)
 
     def towers(self) -> Towers:
         """SigLIP's MLPs, whose end is read; the projector has no non-linearity."""
@@ -33,42 +30,6 @@ class PaliGemmaAdapter(FamilyAdapter):
             {"vision": plain_tower(self.hf.model.vision_tower.encoder.layers)},
             {"projector": "PaliGemma's projector is a single Linear, without a non-linearity"},
         )
-
-    def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
-        """Features per picture: the patches of its square."""
-        if (encoded := inputs.get("mm_encoder_outputs")) is not None:
-            counts = [len(one) for one in encoded["image"].pooler_output]
-            return {"image": torch.tensor(counts, dtype=torch.long)}
-        pixels = inputs.get("pixel_values")
-        if pixels is None:
-            return {"image": torch.zeros(0, dtype=torch.long)}
-        return {"image": torch.full((len(pixels),), self._patches(pixels))}
-
-    def tower_rows(
-        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
-    ) -> list[Int[Tensor, ...]]:
-        """Every patch is real."""
-        assert module == "vision"
-        pixels = inputs["pixel_values"]
-        rows = torch.tensor(media_rows["image"], device=pixels.device)
-        return [rows[:, None].expand(-1, self._patches(pixels))]
-
-    def places(
-        self,
-        module: str,  # noqa: ARG002
-        processor: Any,  # noqa: ARG002
-        inputs: Mapping[str, Any],  # noqa: ARG002
-        sizes: Sequence[MediaSizes],
-    ) -> list[Places] | None:
-        """The patches of each picture, stretched to a square; a feature is a patch."""
-        vision = self.hf.config.vision_config
-        side = vision.image_size // vision.patch_size
-        found = [
-            class_and_patches(0, side, side, medium=number)
-            for row in sizes
-            for number in range(len(row.images))
-        ]
-        return [Places.joined(found)]
 
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The pictures' placeholders and the bare question, which is the form of its training.
@@ -116,7 +77,3 @@ class PaliGemmaAdapter(FamilyAdapter):
         ids = processor.tokenizer(written)["input_ids"]
         placeholders = ids.count(self.placeholders()["image"])
         return len(ids) - placeholders + self.media_tokens(processor, sizes)
-
-    def _patches(self, pixels: Tensor) -> int:
-        patch = self.hf.config.vision_config.patch_size
-        return (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)

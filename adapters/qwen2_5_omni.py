@@ -20,10 +20,9 @@ from mmlens.adapter import Media, MediaSizes, Towers
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import Places
-from mmlens_adapters.base import plain_tower
+from mmlens_adapters.base import frame_rate, plain_tower
 from mmlens_adapters.qwen2_5_vl import Qwen2_5VLAdapter
-from mmlens_adapters.qwen2_audio import heard_places
-from mmlens_adapters.qwen2_vl import frame_rate
+from mmlens_adapters.sounds import sound_places
 
 #: Spectrogram frames of the shortest sound that gives a token.
 _SHORTEST = 3
@@ -98,11 +97,7 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
         return [rows.repeat_interleave(frames)]
 
     def places(
-        self,
-        module: str,
-        processor: Any,
-        inputs: Mapping[str, Any],
-        sizes: Sequence[MediaSizes],
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
         """See :meth:`Qwen2VLAdapter.places`; of sounds pairs of frames, or four frames a token.
 
@@ -111,12 +106,12 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
         """
         frames, tokens = (one.tolist() for one in self._frames(inputs))
         if module == "audio":
-            heard = heard_places(processor, sizes, frames, module)
-            return [Places.joined(heard)] if heard else []
+            sounds = sound_places(processor, sizes, frames, module)
+            return [Places.joined(sounds)] if sounds else []
         passes = super().places(module, processor, inputs, sizes)
         if passes is None or module != LANGUAGE:
             return passes
-        return [*passes, Places.joined(heard_places(processor, sizes, tokens, module))]
+        return [*passes, Places.joined(sound_places(processor, sizes, tokens, module))]
 
     def process(
         self, processor: Any, prompts: Sequence[str], media: Media, side: str
@@ -145,10 +140,6 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
         visual = super().media_tokens(processor, sizes)
         found = processor._get_num_multimodal_tokens(audio_lengths=list(sizes.audios))
         return None if visual is None else visual + sum(found.num_audio_tokens)
-
-    def _arguments(self, media: Media) -> dict[str, Any]:
-        audios = media.flat("audio")
-        return {**super()._arguments(media), **({"audio": audios} if audios else {})}
 
     def _frames(
         self, inputs: Mapping[str, Any]

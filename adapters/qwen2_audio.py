@@ -15,15 +15,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers, numbered
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
-from mmlens.tokens.groups import TokenIds
-from mmlens.tokens.places import Places, spans
-from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
-
-#: The tokens that MINER counts as special, and no others.
-_SPECIAL = ("<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>")
+from mmlens.tokens.places import Places
+from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens_adapters.sounds import encoded_as_embeddings, sound_places
 
 
 class Qwen2AudioAdapter(FamilyAdapter):
@@ -31,6 +28,8 @@ class Qwen2AudioAdapter(FamilyAdapter):
 
     model_types = ("qwen2_audio",)
     modalities = ("audio",)
+    #: As MINER counts: those that open and close turns and sounds.
+    special_tokens = ("<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>")
 
     def towers(self) -> Towers:
         """The audio tower's MLPs."""
@@ -40,12 +39,6 @@ class Qwen2AudioAdapter(FamilyAdapter):
             without_neurons={"projector": "the projector of Qwen2-Audio is a single linear map"},
         )
 
-    def token_ids(self, tokenizer: Any | None) -> TokenIds:
-        """Special are the four tokens that open and close turns and sounds."""
-        vocabulary = tokenizer.get_vocab() if tokenizer else {}
-        special = frozenset(vocabulary[one] for one in _SPECIAL if one in vocabulary)
-        return TokenIds(self.placeholders(), special)
-
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Real frames per sound, after the convolutions and the pooling."""
         if inputs.get("feature_attention_mask") is None:
@@ -53,10 +46,7 @@ class Qwen2AudioAdapter(FamilyAdapter):
         return {"audio": self._lengths(inputs)[1]}
 
     def tower_rows(
-        self,
-        module: str,  # noqa: ARG002
-        inputs: Mapping[str, Any],
-        media_rows: Mapping[str, Sequence[int]],
+        self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
     ) -> list[Int[Tensor, ...]]:
         """Frames after the convolutions, before the pooling; padded ones belong to no row."""
         real = self._lengths(inputs)[0][:, None]
@@ -69,23 +59,19 @@ class Qwen2AudioAdapter(FamilyAdapter):
         return encoded_as_embeddings(self.hf, inputs)
 
     def places(
-        self,
-        module: str,
-        processor: Any,
-        inputs: Mapping[str, Any],
-        sizes: Sequence[MediaSizes],
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
         """Pairs of frames in the tower, four frames a token; see :func:`mmlens.tokens.places.spans`."""
         if inputs.get("input_features") is None:
             return [Places.nowhere(0)] if module == LANGUAGE else []
         places_in = self.hf.config.audio_config.max_source_positions
         frames, tokens = (one.tolist() for one in self._lengths(inputs))
-        found = heard_places(processor, sizes, tokens if module == LANGUAGE else frames, module)
+        found = sound_places(processor, sizes, tokens if module == LANGUAGE else frames, module)
         if module == LANGUAGE:
             return [Places.joined(found)]
         padded = [
             Places.joined([one, Places.heard(torch.zeros(places_in - len(one), 2), 0.0, medium)])
-            for one, (medium, _) in zip(found, numbered_sounds(sizes), strict=True)
+            for one, (medium, _) in zip(found, numbered(sizes, "audio"), strict=True)
         ]
         return [Places.joined(padded)]
 
@@ -93,7 +79,7 @@ class Qwen2AudioAdapter(FamilyAdapter):
         """See :meth:`Adapter.content`: published templates tell a sound by its address alone."""
         return {"type": kind, "audio_url": ""}
 
-    def placeholder_text(self, kind: str, processor: Any) -> str:  # noqa: ARG002
+    def placeholder_text(self, kind: str, processor: Any) -> str:
         """The placeholder between the tokens that open and close a sound, as it was trained."""
         return f"{processor.audio_bos_token}{processor.audio_token}{processor.audio_eos_token}"
 
@@ -107,19 +93,14 @@ class Qwen2AudioAdapter(FamilyAdapter):
             UnsupportedModelError: the processor's spectrograms do not fit the model.
         """
         self._check_spectrograms(processor)
-        sounds = media.flat("audio")
-        for sound in sounds:
+        for sound in media.flat("audio"):
             self._sound_tokens(processor, len(sound))
-        return dict(
-            processor(
-                text=list(prompts),
-                audio=sounds or None,
-                sampling_rate=self.sampling_rate(processor),
-                padding=True,
-                padding_side=side,
-                return_tensors="pt",
-            )
-        )
+        return super().process(processor, prompts, media, side)
+
+    def arguments(self, processor: Any, media: Media) -> dict[str, Any]:
+        """Sounds and their rate."""
+        given = super().arguments(processor, media)
+        return {**given, "sampling_rate": self.sampling_rate(processor)}
 
     def media_tokens(self, processor: Any, sizes: MediaSizes) -> int:
         """See :meth:`Adapter.media_tokens`; what is longer than a spectrogram is cut off.
@@ -159,23 +140,3 @@ class Qwen2AudioAdapter(FamilyAdapter):
                 f"The processor makes spectrograms of {given[0]} mel bins and {given[1]} frames, but "
                 f"the audio tower reads {wanted[0]} and {wanted[1]}: use the processor of this model."
             )
-
-
-def numbered_sounds(sizes: Sequence[MediaSizes]) -> list[tuple[int, int]]:
-    """Every sound of a batch: its number among its sample's, and its samples."""
-    return [(number, one) for row in sizes for number, one in enumerate(row.audios)]
-
-
-def heard_places(
-    processor: Any, sizes: Sequence[MediaSizes], counts: Sequence[int], module: str
-) -> list[Places]:
-    """The places of every sound's positions, of which each has so many, in the order of the sounds.
-
-    A token of the prompt is made of two positions of the tower, which are made of two frames each.
-    """
-    extractor, frames = processor.feature_extractor, 4 if module == LANGUAGE else 2
-    rate, hop = extractor.sampling_rate, extractor.hop_length / extractor.sampling_rate
-    return [
-        Places.heard(spans(count, frames, hop), samples / rate, medium)
-        for (medium, samples), count in zip(numbered_sounds(sizes), counts, strict=True)
-    ]

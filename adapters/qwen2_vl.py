@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers, numbered
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
-from mmlens.tokens.groups import TokenIds
 from mmlens.tokens.places import Places, cells
 from mmlens_adapters.base import FamilyAdapter, plain_tower
 
@@ -29,8 +29,6 @@ _VISUAL = {
     "image": ("pixel_values", "image_grid_thw"),
     "video": ("pixel_values_videos", "video_grid_thw"),
 }
-#: Frames a second of a video that does not tell; Qwen's own tools assume the same.
-_FRAME_RATE = 2.0
 #: The longest side over the shortest that the family's processors accept.
 _ASPECT = 200
 
@@ -44,7 +42,7 @@ class Qwen2VLAdapter(FamilyAdapter):
     model_types = ("qwen2_vl",)
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
     #: The tokens of the prompt format that form the group ``special`` (MINER).
-    special_tokens: ClassVar[tuple[str, ...]] = (
+    special_tokens: ClassVar[tuple[str, ...] | None] = (
         "<|im_start|>",
         "<|im_end|>",
         "<|vision_start|>",
@@ -65,13 +63,6 @@ class Qwen2VLAdapter(FamilyAdapter):
                 "projector": plain_tower([visual.merger], "mlp.0", "mlp.2"),
             }
         )
-
-    def token_ids(self, tokenizer: Any | None) -> TokenIds:
-        """Special: exactly the tokens that open and close turns and media."""
-        if tokenizer is None:
-            return TokenIds(self.placeholders(), frozenset())
-        found = tokenizer.convert_tokens_to_ids(list(self.special_tokens))
-        return TokenIds(self.placeholders(), frozenset(found) - {None, tokenizer.unk_token_id})
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """Merged patches per picture and per video.
@@ -99,11 +90,7 @@ class Qwen2VLAdapter(FamilyAdapter):
         return passes
 
     def places(
-        self,
-        module: str,
-        processor: Any,  # noqa: ARG002
-        inputs: Mapping[str, Any],
-        sizes: Sequence[MediaSizes],
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
         """Patches of pictures and of pairs of frames, or squares of them that are merged into one.
 
@@ -115,9 +102,8 @@ class Qwen2VLAdapter(FamilyAdapter):
                 passes += [Places.nowhere(0)] if module == LANGUAGE else []
                 continue
             media = [
-                (number, one[0] if kind == "video" else 1)
-                for row in sizes
-                for number, one in enumerate(getattr(row, f"{kind}s"))
+                (number, size[0] if kind == "video" else 1)
+                for number, size in numbered(sizes, kind)
             ]
             found = [
                 self._frame_places(module, kind, number, frames, grid)
@@ -136,8 +122,13 @@ class Qwen2VLAdapter(FamilyAdapter):
         # The tower's patches stand square by square, so that the merger reads neighbours.
         boxes, squares = cells(down, across), self._order(down, across, module)
         if module == "vision":
-            patches = cells(rows, columns).view(down, merge, across, merge, 4).transpose(1, 2)
-            boxes = patches.reshape(down * across, merge * merge, 4)
+            boxes = rearrange(
+                cells(rows, columns),
+                "(down row across column) edge -> (down across) row column edge",
+                down=down,
+                across=across,
+                row=merge,
+            )
         boxes = boxes[squares].reshape(-1, 4)
         found = []
         for time in range(times):
@@ -146,7 +137,7 @@ class Qwen2VLAdapter(FamilyAdapter):
             found.append(Places.of(boxes, kind=kind, medium=medium, frames=span))
         return Places.joined(found)
 
-    def _order(self, rows: int, columns: int, module: str) -> Int[Tensor, " square"]:  # noqa: ARG002
+    def _order(self, rows: int, columns: int, module: str) -> Int[Tensor, " square"]:
         """The order in which a module meets the squares of merged patches of one frame."""
         return torch.arange(rows * columns)
 
@@ -160,15 +151,7 @@ class Qwen2VLAdapter(FamilyAdapter):
         """
         _check_shapes([one.size for one in media.flat("image")])
         _check_shapes([one.frames.shape[1:3] for one in media.flat("video")])
-        return dict(
-            processor(
-                text=list(prompts),
-                **self._arguments(media),
-                padding=True,
-                padding_side=side,
-                return_tensors="pt",
-            )
-        )
+        return super().process(processor, prompts, media, side)
 
     def placeholder_text(self, kind: str, processor: Any) -> str:
         """The placeholder between its brackets, without which neighbours would run together."""
@@ -197,27 +180,6 @@ class Qwen2VLAdapter(FamilyAdapter):
         )
         return sum(found.num_image_tokens) + sum(found.num_video_tokens)
 
-    def _arguments(self, media: Media) -> dict[str, Any]:
-        """What the processor is given besides the text."""
-        given: dict[str, Any] = {}
-        if images := media.flat("image"):
-            given["images"] = images
-        if videos := media.flat("video"):
-            given["videos"] = [one.frames for one in videos]
-            given["videos_kwargs"] = {
-                "do_sample_frames": False,
-                "input_data_format": "channels_last",
-                "video_metadata": [
-                    {
-                        "total_num_frames": len(one.frames),
-                        "fps": frame_rate(one),
-                        "frames_indices": list(range(len(one.frames))),
-                    }
-                    for one in videos
-                ],
-            }
-        return given
-
     @property
     def _vision(self) -> Any:
         return self.hf.config.vision_config
@@ -233,11 +195,6 @@ class Qwen2VLAdapter(FamilyAdapter):
                     f"{vision.temporal_patch_size} frames of {vision.patch_size} x "
                     f"{vision.patch_size} pixels); use the processor of this model."
                 )
-
-
-def frame_rate(video: Any) -> float:
-    """Frames per second of a video, or what Qwen's own tools assume where it does not tell."""
-    return float(video.fps or _FRAME_RATE)
 
 
 def _check_shapes(sizes: Sequence[Sequence[int]]) -> None:

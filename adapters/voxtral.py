@@ -19,12 +19,13 @@ import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from mmlens.adapter import Media, MediaSizes, Towers
+from mmlens.adapter import Media, MediaSizes, Towers, numbered
 from mmlens.data.samples import Sample
 from mmlens.errors import UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.tokens.places import Places, spans
-from mmlens_adapters.base import FamilyAdapter, encoded_as_embeddings, plain_tower
+from mmlens_adapters.base import FamilyAdapter, plain_tower
+from mmlens_adapters.sounds import encoded_as_embeddings
 
 
 class VoxtralAdapter(FamilyAdapter):
@@ -75,11 +76,7 @@ class VoxtralAdapter(FamilyAdapter):
         return [rows[:, None].expand(-1, self._frames)]
 
     def places(
-        self,
-        module: str,
-        processor: Any,
-        inputs: Mapping[str, Any],
-        sizes: Sequence[MediaSizes],
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
         """Pairs of frames in the encoder, eight frames a token; behind a sound's end ``padding``.
 
@@ -95,17 +92,16 @@ class VoxtralAdapter(FamilyAdapter):
             Places.heard(
                 spans(number, 2 * self._frames // number, hop, c * chunk / rate), n / rate, m
             )
-            for row in sizes
-            for m, n in enumerate(row.audios)
+            for m, n in numbered(sizes, "audio")
             for c in range(-(-n // chunk))
         ]
         return [Places.joined(found)]
 
-    def prompt(self, sample: Sample, processor: Any, template: str) -> str:  # noqa: ARG002
+    def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The question; mistral-common puts the rest around it."""
         return sample.text
 
-    def placeholder_text(self, kind: str, processor: Any) -> str:  # noqa: ARG002
+    def placeholder_text(self, kind: str, processor: Any) -> str:
         """Nothing: mistral-common puts the placeholders in front of the question."""
         return ""
 

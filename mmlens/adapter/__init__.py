@@ -13,6 +13,7 @@ from mmlens.adapter.parts import (
     Tower,
     TowerMLP,
     Towers,
+    numbered,
 )
 from mmlens.adapter.registry import ENTRY_POINTS, GENERAL, adapter_for, adapters
 
@@ -29,5 +30,6 @@ __all__ = [
     "Towers",
     "adapter_for",
     "adapters",
+    "numbered",
     "owners",
 ]

@@ -134,11 +134,7 @@ class Adapter(ABC):
         """
 
     def places(
-        self,
-        module: str,  # noqa: ARG002
-        processor: Any,  # noqa: ARG002
-        inputs: Mapping[str, Any],  # noqa: ARG002
-        sizes: Sequence[MediaSizes],  # noqa: ARG002
+        self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
         """Where positions lie in the media; None where that is not known.
 
@@ -156,10 +152,7 @@ class Adapter(ABC):
         return None
 
     def tower_tokens(
-        self,
-        module: str,  # noqa: ARG002
-        processor: Any,  # noqa: ARG002
-        inputs: Mapping[str, Any],  # noqa: ARG002
+        self, module: str, processor: Any, inputs: Mapping[str, Any]
     ) -> tuple[Any, list[int]] | None:
         """The tokenizer and the first row's ids that a tower's positions are; None if they are none."""
         return None
@@ -197,20 +190,26 @@ class Adapter(ABC):
         self, processor: Any, prompts: Sequence[str], media: Media, side: str
     ) -> dict[str, Any]:
         """Hugging Face inputs of a batch, padded on ``side``."""
-        given = {
-            name: flat
-            for name, kind in (("images", "image"), ("videos", "video"), ("audio", "audio"))
-            if (flat := media.flat(kind))
-        }
         return dict(
             processor(
                 text=list(prompts),
-                **given,
+                **self.arguments(processor, media),
                 padding=True,
                 padding_side=side,
                 return_tensors="pt",
             )
         )
+
+    def arguments(self, processor: Any, media: Media) -> dict[str, Any]:
+        """What the processor is given besides the text: media as one list a kind, every frame of a video."""
+        given: dict[str, Any] = {}
+        if images := media.flat("image"):
+            given["images"] = images
+        if videos := media.flat("video"):
+            given["videos"] = [one.frames for one in videos]
+        if audios := media.flat("audio"):
+            given["audio"] = audios
+        return given
 
     def text_inputs(self, tokenizer: Any, texts: Sequence[str], side: str) -> dict[str, Any]:
         """Hugging Face inputs of plain texts, with the tokenizer's own special tokens.
@@ -225,7 +224,7 @@ class Adapter(ABC):
         """The rate, in samples per second, at which the model hears sounds."""
         return int(processor.feature_extractor.sampling_rate)
 
-    def media_tokens(self, processor: Any, sizes: MediaSizes) -> int | None:  # noqa: ARG002
+    def media_tokens(self, processor: Any, sizes: MediaSizes) -> int | None:
         """Tokens that a sample's media take in place of its placeholders, told by their sizes alone.
 
         None where sizes do not tell; the sample is then processed to know.
@@ -271,7 +270,7 @@ class Adapter(ABC):
         """
         return {name: _repeated(value, times, self.per_layer) for name, value in inputs.items()}
 
-    def runner(self, inputs: Mapping[str, Any]) -> Any:  # noqa: ARG002
+    def runner(self, inputs: Mapping[str, Any]) -> Any:
         """What runs these inputs: the model itself, or its language model where that takes them alone.
 
         Override it where the model's forward demands media, so that plain text can be run.

@@ -119,3 +119,12 @@ class MediaSizes:
     images: tuple[tuple[int, int], ...] = ()
     videos: tuple[tuple[int, int, int], ...] = ()
     audios: tuple[int, ...] = ()
+
+
+def numbered(rows: Sequence[MediaSizes], kind: str) -> list[tuple[int, Any]]:
+    """All media of a kind, row by row: its number among those of its row, and its size.
+
+    >>> numbered([MediaSizes(images=((4, 3), (2, 2))), MediaSizes(images=((5, 5),))], "image")
+    [(0, (4, 3)), (1, (2, 2)), (0, (5, 5))]
+    """
+    return [one for row in rows for one in enumerate(getattr(row, f"{kind}s"))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -175,12 +176,20 @@ def window(content: tuple[int, int], offset: tuple[int, int], size: tuple[int, i
 
 
 def class_and_patches(
-    classes: int, rows: int, columns: int, box: Box = WHOLE, *, medium: int = 0, tile: int = 0
+    classes: int,
+    rows: int,
+    columns: int,
+    box: Box = WHOLE,
+    *,
+    kind: str = "image",
+    medium: int = 0,
+    tile: int = 0,
+    frames: tuple[int, int] = (0, 1),
 ) -> Places:
-    """The positions of one tile of a picture in a tower: class tokens, then patches row by row."""
-    whole = Places.of(torch.tensor([box]).expand(classes, 4), "class", medium=medium, tile=tile)
-    patches = Places.of(cells(rows, columns, box), medium=medium, tile=tile)
-    return Places.joined([whole, patches])
+    """The positions of one tile or frame in a tower: class tokens, then patches row by row."""
+    where: dict[str, Any] = {"kind": kind, "medium": medium, "tile": tile, "frames": frames}
+    whole = Places.of(torch.tensor([box]).expand(classes, 4), "class", **where)
+    return Places.joined([whole, Places.of(cells(rows, columns, box), **where)])
 
 
 def spans(number: int, frames: int, hop: float, first: float = 0.0) -> Float[Tensor, "span 2"]:
