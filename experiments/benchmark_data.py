@@ -17,7 +17,9 @@ import tyro
 
 from experiments.shared import command_line, named_folders
 from mmlens import datasets
-from mmlens.data.media.decoding import audio_length, picture_size, video_size
+from mmlens.data.media.pictures import picture_size
+from mmlens.data.media.sounds import audio_length
+from mmlens.data.media.videos import video_size
 from mmlens.data.samples import Sample
 from mmlens.errors import MediaError, SampleError
 

@@ -27,7 +27,7 @@ from transformer_lens.patching import generic_activation_patch
 import mmlens
 from experiments.shared import command_line
 from mmlens.data.demos import demo_data
-from mmlens.data.media.decoding import picture_size
+from mmlens.data.media.pictures import picture_size
 from mmlens.data.samples import Sample
 from mmlens.errors import MMLensError
 from mmlens.model.batch import Batch

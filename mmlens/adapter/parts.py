@@ -93,7 +93,7 @@ class Media:
 
     Attributes:
         images: pictures, RGB.
-        videos: frames of each video, with their rate (:class:`mmlens.data.media.decoding.VideoFrames`).
+        videos: frames of each video, with their rate (:class:`mmlens.data.media.videos.VideoFrames`).
         audios: waveforms, mono, at the processor's sampling rate.
     """
 

@@ -9,10 +9,12 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from mmlens.cards.page import SIDES, Entry, shrunk
+from mmlens.cards.page import SIDES, Entry
 from mmlens.cards.strips import StripMaker
 from mmlens.data.identity import media_identity
-from mmlens.data.media.decoding import open_picture, open_video
+from mmlens.data.media.pictures import open_picture
+from mmlens.data.media.thumbnails import shrunk
+from mmlens.data.media.videos import open_video
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE

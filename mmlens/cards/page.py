@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.cards.strip_svg import Sound, Strip, drawn_strip, encoded, extremes, shaded_tokens
+from mmlens.data.media.thumbnails import TINY, data_uri, shrunk
 from mmlens.statistics.top_activations import bin_edges
 from mmlens.storage.assets import asset
 from mmlens.tokens.places import Box
@@ -24,8 +23,6 @@ from mmlens.tokens.places import Box
 SIDES = ((224, 96), (160, 72), (112, 56), (72, 40))
 #: Samples per second that sounds are given at most, at each of these steps.
 RATES = (16000, 12000, 8000, 8000)
-# Pictures this small are kept pixel by pixel.
-_TINY = 72
 #: Width and height in pixels that a picture, and a crop, has on the page.
 _ROOM = {False: (104, 88), True: (80, 88)}
 
@@ -165,26 +162,6 @@ def _symbols(page: CardPage, sides: tuple[int, int]) -> str:
     return "\n".join(parts)
 
 
-def shrunk(image: Image.Image, side: int) -> Image.Image:
-    """The picture with its longest side at most ``side`` pixels."""
-    if max(image.size) <= side:
-        return image
-    scale = side / max(image.size)
-    width, height = (max(1, round(n * scale)) for n in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def data_uri(image: Image.Image) -> str:
-    """A picture as a data URI: PNG where it is tiny, else JPEG."""
-    stream, tiny = io.BytesIO(), max(image.size) <= _TINY
-    if tiny:
-        image.save(stream, "PNG", optimize=True)
-    else:
-        image.save(stream, "JPEG", quality=80)
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
-    return f"data:image/{'png' if tiny else 'jpeg'};base64,{data}"
-
-
 def _wide(image: Image.Image) -> float:
     return 100 * image.width / image.height
 
@@ -195,7 +172,7 @@ def _drawn(page: CardPage, crop: bool, name: str, box: Box | None, alt: str) -> 
     image, number = images[name], list(images).index(name)
     wide = _wide(image)
     # Small pictures are shown pixel by pixel.
-    kind = "pic" + (" crop" if crop else "") + (" tiny" if max(image.size) <= _TINY else "")
+    kind = "pic" + (" crop" if crop else "") + (" tiny" if max(image.size) <= TINY else "")
     marks = ""
     if box is not None:
         x, y, right, bottom = box[0] * wide, box[1] * 100, box[2] * wide, box[3] * 100
@@ -272,7 +249,7 @@ def _entry(page: CardPage, entry: Entry, scale: tuple[float, float]) -> str:
     if (strip := entry.strip) is not None:
         image, symbol = page.strips[strip.picture], list(page.strips).index(strip.picture)
         sounds = {name: number for number, name in enumerate(page.sounds)}
-        shown += drawn_strip(strip, f"t{symbol}", scale, sounds, max(image.size) <= _TINY)
+        shown += drawn_strip(strip, f"t{symbol}", scale, sounds, max(image.size) <= TINY)
     words = ""
     if entry.tokens is not None:
         words = shaded_tokens(entry.tokens, scale[1])

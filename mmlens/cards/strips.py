@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmlens.cards.strip_svg import SHAPE, Sound, Strip
 from mmlens.data.identity import media_identity
-from mmlens.data.media.decoding import open_audio, open_video
+from mmlens.data.media.sounds import open_audio
+from mmlens.data.media.videos import open_video
 from mmlens.data.samples import Sample
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.places import model_spectrogram

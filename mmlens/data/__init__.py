@@ -1,1 +1,8 @@
-"""Samples and their media, before any model sees them."""
+"""Samples and their media, before any model sees them.
+
+- ``media``: pictures, videos and sounds, decoded
+- ``samples``: one question with its media and answers, and the files samples are read from
+- ``texts``: texts by language
+- ``identity``: which samples show the same media
+- ``demos``: the demo models that ship with the package, and their data
+"""

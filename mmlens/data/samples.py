@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from mmlens.data.demos import demo_data
-from mmlens.data.media.decoding import Audio, Picture, Video, open_picture, picture_size  # noqa: F401 (re-export)
+from mmlens.data.media.pictures import Picture
+from mmlens.data.media.sounds import Audio
+from mmlens.data.media.videos import Video
 from mmlens.errors import SampleError
 
 
@@ -26,8 +28,8 @@ class Sample:
         id: unique in its data set.
         text: the question, without placeholders; media come before it in the prompt.
         images: pictures; every medium is decoded only when a batch is prepared.
-        videos, audios: the same for models that take them; see :data:`mmlens.data.media.decoding.Video` and
-            :data:`mmlens.data.media.decoding.Audio` for what one may be.
+        videos, audios: the same for models that take them; see :data:`mmlens.data.media.videos.Video` and
+            :data:`mmlens.data.media.sounds.Audio` for what one may be.
         answers: accepted answers; any of them counts.
         choices: the answers to choose from, where the question has such.
         domain: what MMNeuron compares; a data set's domain.

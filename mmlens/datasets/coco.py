@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmlens.data.media.decoding import Picture
+from mmlens.data.media.pictures import Picture
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,

@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmlens.data.media.decoding import Audio
+from mmlens.data.media.sounds import Audio
 from mmlens.datasets.folders import HELP, check_columns, check_unique, checked_folder, medium_file
 from mmlens.datasets.prompts import TRANSCRIBE
 from mmlens.datasets.rows import Benchmark, Row, Rows, file_order

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from mmlens.data.media.decoding import Picture, SideBySide
+from mmlens.data.media.pictures import Picture, SideBySide
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmlens.data.media.decoding import Video
+from mmlens.data.media.videos import Video
 from mmlens.datasets.folders import (
     HELP,
     check_columns,

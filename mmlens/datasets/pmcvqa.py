@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from mmlens.data.media.decoding import Picture
+from mmlens.data.media.pictures import Picture
 from mmlens.datasets.folders import check_columns, checked_folder, first_file, medium_file
 from mmlens.datasets.prompts import multiple_choice
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order

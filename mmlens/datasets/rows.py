@@ -10,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from mmlens.data.media.decoding import Audio, Picture, Video
+from mmlens.data.media.pictures import Picture
+from mmlens.data.media.sounds import Audio
+from mmlens.data.media.videos import Video
 from mmlens.datasets.prompts import Prompt
 from mmlens.errors import SampleError
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from mmlens.data.media.decoding import Audio
+from mmlens.data.media.sounds import Audio
 from mmlens.datasets.folders import (
     check_columns,
     check_unique,

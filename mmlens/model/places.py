@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mmlens.data.media.decoding import Audio, open_audio
+from mmlens.data.media.sounds import Audio, open_audio
 from mmlens.data.media.spectrogram import MelBank, Spectrogram, spectrogram
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE

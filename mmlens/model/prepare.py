@@ -11,14 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mmlens.adapter import KINDS, Adapter, Media, MediaSizes
-from mmlens.data.media.decoding import (
-    audio_length,
-    open_audio,
-    open_picture,
-    open_video,
-    picture_size,
-    video_size,
-)
+from mmlens.data.media.pictures import open_picture, picture_size
+from mmlens.data.media.sounds import audio_length, open_audio
+from mmlens.data.media.videos import open_video, video_size
 from mmlens.data.samples import Sample
 from mmlens.errors import MediaError, SampleError
 from mmlens.model.batch import Batch

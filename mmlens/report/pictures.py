@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from mmlens.cards.page import shrunk
-from mmlens.data.media.decoding import open_audio, open_picture, open_video
+from mmlens.data.media.pictures import open_picture
+from mmlens.data.media.sounds import open_audio
 from mmlens.data.media.spectrogram import MelBank, spectrogram
+from mmlens.data.media.thumbnails import encoded, shrunk
+from mmlens.data.media.videos import open_video
 from mmlens.data.samples import Sample
 from mmlens.report.sections import Shown
 
@@ -21,8 +22,6 @@ FRAMES = 4
 RATE = 16_000
 #: Height of a spectrogram, and its width: so many for each second, within bounds; in pixels.
 _HEIGHT, _PER_SECOND, _WIDTHS = 64, 64, (64, 224)
-#: Longest side, in pixels, of pictures that are kept pixel by pixel.
-_TINY = 72
 
 
 def pictures_of(sample: Sample, side: int = 224) -> list[Shown]:
@@ -35,7 +34,8 @@ def pictures_of(sample: Sample, side: int = 224) -> list[Shown]:
         MediaError: a medium is missing or unreadable.
     """
     return [
-        Shown(_encoded(shrunk(image, side)), words, caption)
+        # Every pixel of a spectrogram (mode L) counts.
+        Shown(encoded(shrunk(image, side), 85, lossless=image.mode == "L"), words, caption)
         for image, words, caption in _opened(sample)
     ]
 
@@ -65,13 +65,3 @@ def _named(noun: str, number: int, of: int) -> str:
 def _width(wave: Float32[np.ndarray, " time"]) -> int:
     low, high = _WIDTHS
     return min(high, max(low, round(_PER_SECOND * len(wave) / RATE)))
-
-
-def _encoded(image: Image.Image) -> bytes:
-    """PNG for what is tiny or a spectrogram, whose every pixel counts; else JPEG."""
-    stream = io.BytesIO()
-    if image.mode == "L" or max(image.size) <= _TINY:
-        image.save(stream, "PNG", optimize=True)
-    else:
-        image.save(stream, "JPEG", quality=85)
-    return stream.getvalue()

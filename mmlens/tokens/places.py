@@ -33,7 +33,7 @@ class Places:
 
     Attributes:
         boxes: left, top, right, bottom, in fractions of the medium's width and height (the picture
-            upright, as :func:`mmlens.data.media.decoding.open_picture` gives it); NaN where a position has no place
+            upright, as :func:`mmlens.data.media.pictures.open_picture` gives it); NaN where a position has no place
             in a picture.
         role: index into :data:`ROLES`.
         kind: index into :data:`KINDS`; -1 without a place.

@@ -5,7 +5,7 @@ import torch
 
 import mmlens
 from mmlens.adapter import MediaSizes
-from mmlens.data.media.decoding import open_video
+from mmlens.data.media.videos import open_video
 from mmlens.errors import MediaError, SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens_adapters.idefics3 import Idefics3Adapter, SmolVLMAdapter

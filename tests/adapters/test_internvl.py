@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mmlens
-from mmlens.data.media.decoding import open_video
+from mmlens.data.media.videos import open_video
 from mmlens.errors import MediaError, SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens_adapters.expansion import expanded

@@ -13,8 +13,9 @@ from PIL import Image
 import mmlens
 from mmlens.cards.entries import EntryMaker, words_around
 from mmlens.cards.neuron_cards import card_page, chosen_of, neuron_cards
-from mmlens.cards.page import Card, CardPage, Entry, data_uri, render
-from mmlens.data.media.decoding import open_picture
+from mmlens.cards.page import Card, CardPage, Entry, render
+from mmlens.data.media.pictures import open_picture
+from mmlens.data.media.thumbnails import data_uri
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.model.hooked_mllm import HookedMLLM

@@ -117,7 +117,7 @@ def test_the_curve_is_the_activation_over_the_seconds(model, samples, module):
             np.testing.assert_allclose(times, places.seconds[own])
             assert strip.unit == "s"
             rate = 16000
-            wave = mmlens.data.media.decoding.open_audio(sample.audios[medium], rate)
+            wave = mmlens.data.media.sounds.open_audio(sample.audios[medium], rate)
             assert strip.length == pytest.approx(len(wave) / rate)
             if position in own.tolist():
                 assert strip.mark == tuple(places.seconds[position].tolist())
@@ -184,7 +184,7 @@ def test_the_page_holds_every_sound_once_and_it_sounds_the_same(model, samples, 
     assert "media-src data:" in text
     assert not re.search(r"(src|href)=\"https?:", text)
     lengths = [
-        len(mmlens.data.media.decoding.open_audio(a, 16000)) for s in samples for a in s.audios
+        len(mmlens.data.media.sounds.open_audio(a, 16000)) for s in samples for a in s.audios
     ]
     for uri in uris:
         wave, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.split(",")[1])))

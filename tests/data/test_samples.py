@@ -8,10 +8,12 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmlens.data.media.decoding import open_audio, open_video, picture_size
+from mmlens.data.media.pictures import picture_size
+from mmlens.data.media.sounds import open_audio
+from mmlens.data.media.videos import open_video
 from mmlens.data.samples import Sample, load_samples, take_per_value
 from mmlens.errors import SampleError
-from tests.data.test_media import encoded, half_and_half
+from tests.helpers.media import encoded, half_and_half
 
 
 def write_jsonl(path, rows):

@@ -12,7 +12,7 @@ from PIL import Image
 import mmlens
 from mmlens import datasets
 from mmlens.ablation.evaluate import Setting, evaluate
-from mmlens.data.media.decoding import SideBySide, open_picture, picture_size
+from mmlens.data.media.pictures import SideBySide, open_picture, picture_size
 from mmlens.errors import MediaError, SampleError
 from mmlens.metrics import scorer
 from tests.helpers import benchmarks_on_disk as disk

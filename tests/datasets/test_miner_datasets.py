@@ -9,13 +9,9 @@ import pytest
 
 import mmlens
 from mmlens import datasets
-from mmlens.data.media.decoding import (
-    audio_length,
-    open_audio,
-    open_picture,
-    open_video,
-    video_size,
-)
+from mmlens.data.media.pictures import open_picture
+from mmlens.data.media.sounds import audio_length, open_audio
+from mmlens.data.media.videos import open_video, video_size
 from mmlens.datasets.mmlu import LONGEST, estimated_tokens
 from mmlens.errors import MediaError, SampleError
 from tests.helpers import benchmarks_on_disk

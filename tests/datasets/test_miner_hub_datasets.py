@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from mmlens import datasets
-from mmlens.data.media.decoding import open_audio, open_picture, open_video, video_size
+from mmlens.data.media.pictures import open_picture
+from mmlens.data.media.sounds import open_audio
+from mmlens.data.media.videos import open_video, video_size
 from mmlens.errors import MediaError, SampleError
 from tests.helpers import miner_benchmarks_on_disk as disk
 

@@ -114,7 +114,7 @@ def test_every_token_stands_where_it_lies_in_the_picture(demo, result, row):
     places = places_of(demo, result.batch, row)
     found = cells(figure)
     picture = result.batch.samples[row].images[0]
-    width, height = mmlens.data.media.decoding.picture_size(picture)[::-1]
+    width, height = mmlens.data.media.pictures.picture_size(picture)[::-1]
     checked = 0
     for pos in (places.are("patch")).nonzero()[:, 0].tolist():
         left, top, right, bottom = places.boxes[pos].tolist()
@@ -153,7 +153,7 @@ def test_queries_stand_below_the_picture():
     model = mmlens.splice(hf, tiny.processor(), check=False)
     found = mmlens.logit_lens(model, model.prepare(tiny.samples()[0]))
     figure = found.plot_picture(model)
-    height = mmlens.data.media.decoding.picture_size(found.batch.samples[0].images[0])[0]
+    height = mmlens.data.media.pictures.picture_size(found.batch.samples[0].images[0])[0]
     values = [v for (_, _, y), v in cells(figure).items() if not np.isnan(v)]
     assert all(y > height for (_, _, y), v in cells(figure).items() if not np.isnan(v))
     assert len(values) == int(found.batch.groups.mask("image").sum())
@@ -171,7 +171,7 @@ def test_frames_of_a_video_have_panels_of_their_own():
     titles = [note.text.split(" (")[0] for note in figure.layout.annotations]
     assert titles == [f"frames {a + 1} to {b}" if b - a > 1 else f"frame {b}" for a, b in moments]
     # Every token's entropy is drawn once, in the lower panel of its moment, where it lies.
-    size = mmlens.data.media.decoding.video_size(sample.videos[0])
+    size = mmlens.data.media.videos.video_size(sample.videos[0])
     for number, (first, _) in enumerate(moments):
         (trace,) = [t for t in figure.data if t.type == "heatmap"][number : number + 1]
         own = ((places.kind == 1) & (places.frames[:, 0] == first)).nonzero()[:, 0].tolist()

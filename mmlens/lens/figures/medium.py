@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmlens.adapter import KINDS
-from mmlens.data.media.decoding import open_picture, open_video
+from mmlens.data.media.pictures import open_picture
+from mmlens.data.media.videos import open_video
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.lens.figures.picture import lens_on_picture
