@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmlens.errors import StatisticsError
 from mmlens.importance.formulas import SCORES
-from mmlens.storage.atomic import write_atomically
+from mmlens.storage.tensorfile import open_tensors, write_tensors
 
 FORMAT = "mmlens.importance/1"
 #: The weight vectors that MINER's code tries, in the order of SCORES; ``paper`` is its default.
@@ -173,15 +169,11 @@ class ImportanceScores:
     def save(self, path: str | PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
         """Write tensors as safetensors with everything else as JSON in its header, atomically."""
         header = {
-            "format": FORMAT,
             **{name: getattr(self, name) for name in (*_SAME, "datasets")},
             "skipped": dict(self.skipped),
             "extra": dict(extra or {}),
         }
-        tensors = {"sums": self.sums.contiguous(), "samples": self.samples.contiguous()}
-        write_atomically(
-            Path(path), lambda to: save_file(tensors, to, metadata={"mmlens": json.dumps(header)})
-        )
+        write_tensors(path, FORMAT, {"sums": self.sums, "samples": self.samples}, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> ImportanceScores:
@@ -254,32 +246,8 @@ def weight_vector(weights: Weights, scores: Sequence[str] = SCORES) -> tuple[flo
 
 def load_with_extra(path: str | PathLike[str]) -> tuple[ImportanceScores, dict[str, Any]]:
     """Scores and the further data saved with them; errors as in :meth:`ImportanceScores.load`."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file of importance scores {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("mmlens", "{}"))
-            if header.get("format") != FORMAT:
-                raise StatisticsError(
-                    f"{path} is not a file of importance scores of mmlens ({FORMAT})."
-                )
-            found = ImportanceScores(
-                sums=file.get_tensor("sums"),
-                samples=file.get_tensor("samples"),
-                datasets=tuple(header["datasets"]),
-                scores=tuple(header["scores"]),
-                groups=tuple(header["groups"]),
-                by=header["by"],
-                attention_mode=header["attention_mode"],
-                skipped=header["skipped"],
-                module=header["module"],
-                model_hash=header["model_hash"],
-                template=header["template"],
-            )
-            return found, header["extra"]
-    except SafetensorError as error:
-        raise StatisticsError(f"{path} is damaged or not safetensors: {error}.") from error
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise StatisticsError(
-            f"{path} is damaged: its header cannot be read ({error!r})."
-        ) from error
+    with open_tensors(path, FORMAT, "file of importance scores") as (header, tensor):
+        extra = header.pop("extra")
+        lists = {name: tuple(header.pop(name)) for name in ("datasets", "scores", "groups")}
+        scores = ImportanceScores(tensor("sums"), tensor("samples"), **lists, **header)
+        return scores, extra

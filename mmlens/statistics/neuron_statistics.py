@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmlens.errors import StatisticsError
-from mmlens.storage.atomic import write_atomically
+from mmlens.storage.tensorfile import open_tensors, write_tensors
 
 # Files of format 1 have no minima, which cannot be made up afterwards: they are refused.
 FORMAT = "mmlens.statistics/2"
+_REFUSED = {
+    "mmlens.statistics/1": f"was written by an older mmlens, without the minima that {FORMAT} has: collect the "
+    "statistics anew, into another file."
+}
 
 
 @dataclass(frozen=True)
@@ -223,12 +223,11 @@ class NeuronStatistics:
             extra: further JSON data to keep in the header.
         """
         tensors = {
-            f"{name}.{field}": value.contiguous()
+            f"{name}.{field}": value
             for name, one in self.modules.items()
             for field, value in one.tensors().items()
         }
         header = {
-            "format": FORMAT,
             "keys": list(self.keys),
             "groups": {name: list(groups) for name, groups in self.groups.items()},
             "by": self.by,
@@ -238,9 +237,7 @@ class NeuronStatistics:
             "site": self.site,
             "extra": dict(extra or {}),
         }
-        write_atomically(
-            Path(path), lambda to: save_file(tensors, to, metadata={"mmlens": json.dumps(header)})
-        )
+        write_tensors(path, FORMAT, tensors, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> NeuronStatistics:
@@ -255,39 +252,21 @@ class NeuronStatistics:
 
 def load_with_extra(path: str | PathLike[str]) -> tuple[NeuronStatistics, dict[str, Any]]:
     """Statistics and the further data saved with them; errors as in :meth:`NeuronStatistics.load`."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no statistics file {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("mmlens", "{}"))
-            if header.get("format") == "mmlens.statistics/1":
-                raise StatisticsError(
-                    f"{path} was written by an older mmlens, without the minima that {FORMAT} has: collect "
-                    "the statistics anew, into another file."
-                )
-            if header.get("format") != FORMAT:
-                raise StatisticsError(f"{path} is not a statistics file of mmlens ({FORMAT}).")
-            modules = {
-                name: ModuleStatistics(*(file.get_tensor(f"{name}.{field}") for field in FIELDS))
+    with open_tensors(path, FORMAT, "statistics file", _REFUSED) as (header, tensor):
+        statistics = NeuronStatistics(
+            modules={
+                name: ModuleStatistics(*(tensor(f"{name}.{field}") for field in FIELDS))
                 for name in header["groups"]
-            }
-            statistics = NeuronStatistics(
-                modules=modules,
-                keys=tuple(header["keys"]),
-                groups={name: tuple(groups) for name, groups in header["groups"].items()},
-                by=header["by"],
-                samples=torch.tensor(header["samples"], dtype=torch.int64),
-                skipped=header["skipped"],
-                model_hash=header["model_hash"],
-                site=header["site"],
-            )
-            return statistics, header["extra"]
-    except SafetensorError as error:
-        raise StatisticsError(f"{path} is damaged or not safetensors: {error}.") from error
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise StatisticsError(
-            f"{path} is damaged: its header cannot be read ({error!r})."
-        ) from error
+            },
+            keys=tuple(header["keys"]),
+            groups={name: tuple(groups) for name, groups in header["groups"].items()},
+            by=header["by"],
+            samples=torch.tensor(header["samples"], dtype=torch.int64),
+            skipped=header["skipped"],
+            model_hash=header["model_hash"],
+            site=header["site"],
+        )
+        return statistics, header["extra"]
 
 
 def _added(a: ModuleStatistics, b: ModuleStatistics) -> ModuleStatistics:

@@ -7,22 +7,17 @@ of two batchings may differ by rounding).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from os import PathLike
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmlens.errors import StatisticsError
-from mmlens.storage.atomic import write_atomically
+from mmlens.storage.tensorfile import open_tensors, write_tensors
 
 FORMAT = "mmlens.top_activations/1"
 #: Beyond this exponent of two, in both directions, bins are open.
@@ -233,7 +228,6 @@ class TopActivations:
     def save(self, path: str | PathLike[str]) -> None:
         """Write tensors as safetensors with everything else as JSON in its header, atomically."""
         header = {
-            "format": FORMAT,
             "module": self.module,
             "shape": list(self.shape),
             "ids": list(self.ids),
@@ -245,10 +239,8 @@ class TopActivations:
             "model_hash": self.model_hash,
             "skipped": dict(self.skipped),
         }
-        tensors = {field: getattr(self, field).contiguous() for field in _FIELDS}
-        write_atomically(
-            Path(path), lambda to: save_file(tensors, to, metadata={"mmlens": json.dumps(header)})
-        )
+        tensors = {field: getattr(self, field) for field in _FIELDS}
+        write_tensors(path, FORMAT, tensors, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TopActivations:
@@ -258,22 +250,10 @@ class TopActivations:
             FileNotFoundError: there is no such file.
             StatisticsError: the file is damaged or not of this format.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file of top activations {path}.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header: dict[str, Any] = json.loads((file.metadata() or {}).get("mmlens", "{}"))
-                if header.pop("format", None) != FORMAT:
-                    raise StatisticsError(f"{path} is no file of top activations ({FORMAT}).")
-                tensors = {field: file.get_tensor(field) for field in _FIELDS}
-                lists = {
-                    name: tuple(header.pop(name)) for name in ("shape", "ids", "sources", "keys")
-                }
-                return cls(**tensors, **lists, **header)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, StatisticsError):
-                raise
-            raise StatisticsError(f"{path} is damaged or not safetensors: {error!r}.") from error
+        with open_tensors(path, FORMAT, "file of top activations") as (header, tensor):
+            tensors = {field: tensor(field) for field in _FIELDS}
+            lists = {name: tuple(header.pop(name)) for name in ("shape", "ids", "sources", "keys")}
+            return cls(**tensors, **lists, **header)
 
 
 def numbered(sources: Sequence[str]) -> Int[Tensor, " sample"]:

@@ -1,1 +1,7 @@
-"""Files: written whole or not at all, fingerprinted, and the assets that lie beside modules."""
+"""Files, and what tells them apart.
+
+- ``atomic``: files written whole or not at all
+- ``tensorfile``: tensors with a JSON header, in one file
+- ``fingerprint``: short hashes of weights, files and settings
+- ``assets``: style sheets and captions that lie beside modules
+"""

@@ -1,4 +1,3 @@
-import errno
 import json
 from dataclasses import replace
 
@@ -7,11 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import mmlens.statistics.neuron_statistics
-from mmlens.errors import RunFolderError, StatisticsError
+from mmlens.errors import StatisticsError
 from mmlens.statistics.accumulator import Accumulator, PositionIndex
 from mmlens.statistics.neuron_statistics import (
     FIELDS,
@@ -320,21 +318,8 @@ def test_a_file_that_is_not_there(tmp_path):
         NeuronStatistics.load(tmp_path / "none.safetensors")
 
 
-def test_a_truncated_file_is_refused(tmp_path):
+def test_files_of_another_format_are_refused(tmp_path):
     path = tmp_path / "a.safetensors"
-    made().save(path)
-    content = path.read_bytes()
-    for length in (0, 4, 8, 100, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:length])
-        with pytest.raises(StatisticsError, match=r"a\.safetensors"):
-            NeuronStatistics.load(path)
-
-
-def test_files_of_something_else_are_refused(tmp_path):
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(b"this is text and no safetensors at all" * 10)
-    with pytest.raises(StatisticsError, match="damaged or not safetensors"):
-        NeuronStatistics.load(path)
     for metadata in (None, {"mmlens": '{"format": "other/1"}'}):
         save_file({"x": torch.zeros(2)}, path, metadata=metadata)
         with pytest.raises(StatisticsError, match="not a statistics file"):
@@ -359,24 +344,6 @@ def test_a_damaged_header_is_refused(tmp_path, header):
     save_file({"x": torch.zeros(2)}, path, metadata={"mmlens": header})
     with pytest.raises(StatisticsError, match=r"a\.safetensors"):
         NeuronStatistics.load(path)
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    old = made(seed=1)
-    old.save(path)
-    words = "Error while serializing: I/O error: No space left on device (os error 28)"
-    for error in (SafetensorError(words), OSError(errno.ENOSPC, "No space left on device")):
-
-        def full(tensors, to, metadata, error=error):
-            to.write_bytes(b"half")
-            raise error
-
-        monkeypatch.setattr(mmlens.statistics, "save_file", full)
-        with pytest.raises(RunFolderError, match="No space left on device"):
-            made(seed=2).save(path)
-        assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
-        assert_same(NeuronStatistics.load(path), old)
 
 
 # Accumulation
