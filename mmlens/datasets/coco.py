@@ -19,22 +19,14 @@ finds its neurons on the same. Here neurons are found on val.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmlens.data.media.pictures import Picture
-from mmlens.datasets.folders import (
-    check_columns,
-    check_unique,
-    checked_folder,
-    first_file,
-    json_list,
-    medium_file,
-    value,
-)
+from mmlens.datasets.folders import check_columns, json_list, medium_file, value
 from mmlens.datasets.prompts import CAPTION, caption
-from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
-from mmlens.datasets.tables import Table, find_table, hub_aliases
+from mmlens.datasets.rows import Benchmark, Row, Rows
+from mmlens.datasets.sources import OfficialFile, file_or_table, record_rows, row_media
+from mmlens.datasets.tables import Table
 from mmlens.errors import SampleError
 
 _FILES = ("dataset_coco.json", "annotations/dataset_coco.json", "karpathy/dataset_coco.json")
@@ -42,38 +34,23 @@ _CAPTIONS = ("sentences", "sentences_raw", "captions")
 
 
 def rows(source: Any, split: str) -> Rows:
-    """The pictures of a split, each with all its reference captions as answers.
-
-    Args:
-        source: a folder, or a Hugging Face data set.
-        split: ``train``, ``restval``, ``val`` or ``test``.
-
-    Raises:
-        SampleError: a file, column or value is missing.
-    """
-    if not isinstance(source, str | Path) or not any((Path(source) / n).is_file() for n in _FILES):
-        if isinstance(source, str | Path):
-            checked_folder(source, "COCO captions")
-        table = find_table(source, split, hub_aliases(split))
-        if table is not None:
-            return _from_table(table)
-    folder = checked_folder(source, "COCO captions")
-    file = first_file(folder, [*_FILES, f"data/{split}-*.parquet"], f"COCO captions, {split}")
-    records = [one for one in json_list(file, "images") if one.get("split") == split]
+    """The pictures of a split, each with all its reference captions as answers."""
+    found = file_or_table(source, split, "COCO captions", _FILES)
+    if not isinstance(found, OfficialFile):
+        return _from_table(found)
+    records = [one for one in json_list(found.file, "images") if one.get("split") == split]
     if not records:
-        raise SampleError(f"{file} has no picture of the split {split!r}; give Karpathy's file.")
+        raise SampleError(
+            f"{found.file} has no picture of the split {split!r}; give Karpathy's file."
+        )
 
-    def build(i: int) -> Row:
-        record, where = records[i], f"Picture {records[i].get('cocoid')} of {file}"
+    def build(record: Mapping[str, Any], number: str, where: str) -> Row:
         place = str(value(record, "filepath", where))
         name = f"{place}/{value(record, 'filename', where)}"
-        image = medium_file(folder, [name, f"images/{name}", f"Images/mscoco/{name}"])
-        captions = _captions(value(record, "sentences", where), where)
-        return _row(str(record["cocoid"]), (image,), captions, where)
+        image = medium_file(found.folder, [name, f"images/{name}", f"Images/mscoco/{name}"])
+        return _row(number, (image,), _captions(value(record, "sentences", where), where), where)
 
-    ids = [str(value(one, "cocoid", f"Entry {n} of {file}")) for n, one in enumerate(records)]
-    check_unique(ids, file)
-    return Rows(ids, ids, build)
+    return record_rows(found.file, records, "cocoid", build, noun="Picture")
 
 
 def _from_table(table: Table) -> Rows:
@@ -90,9 +67,7 @@ def _from_table(table: Table) -> Rows:
 
     def build(i: int) -> Row:
         where, numbers = f"Picture {ids[i]} of {table.where}", grouped[ids[i]]
-        images = table.media("image", numbers[0])
-        if not images:
-            raise SampleError(f"{where} has no picture.")
+        images = row_media(table, "image", numbers[0], where)
         captions = [one for number in numbers for one in _captions(given[number], where)]
         return _row(ids[i], images, captions, where)
 
@@ -124,15 +99,10 @@ BENCHMARK = Benchmark(
     title="COCO captions",
     domain="coco",
     splits=("train", "restval", "val", "test"),
-    unlabelled=(),
     paper_splits=("val", "test"),
     metric="cider",
     paper_metric="tfidf_cosine",
     rows=rows,
     text=lambda row, prompt: caption(row.question, prompt),
-    paper_order=file_order,
-    one_per_picture=False,
-    paper="MINER",
-    paper_limit=None,
     sizes={"train": 82783, "restval": 30504, "val": 5000, "test": 5000},
 )

@@ -21,97 +21,56 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmlens.datasets.folders import (
-    check_columns,
-    check_unique,
-    checked_folder,
-    first_file,
-    json_list,
-    medium_file,
-    value,
-)
+from mmlens.data.media.pictures import Picture
+from mmlens.datasets.folders import json_list, medium_file, value
 from mmlens.datasets.prompts import short_answer
-from mmlens.datasets.rows import Benchmark, Row, Rows, datasets_order
-from mmlens.datasets.tables import Table, find_table, hub_aliases
-from mmlens.errors import SampleError
+from mmlens.datasets.rows import Benchmark, Row, Rows, check_answered, datasets_order
+from mmlens.datasets.sources import OfficialFile, file_or_table, record_rows, table_rows
+from mmlens.datasets.tables import Table
 
 UNLABELLED = ("test",)
 
 
 def rows(source: Any, split: str) -> Rows:
-    """The questions of a split.
+    """The questions of a split; see :class:`mmlens.datasets.rows.Benchmark`."""
+    names = [f"{split}_v1.0{kind}.json" for kind in ("", "_withQT")]
+    places = ("", "spdocvqa_qas/", f"{split}/")
+    found = file_or_table(source, split, "DocVQA", [p + name for p in places for name in names])
+    labelled = split not in UNLABELLED
+    if not isinstance(found, OfficialFile):
+        return _from_table(found, labelled)
 
-    Args:
-        source: a folder, or a Hugging Face data set.
-        split: ``train``, ``val`` or ``test``.
-
-    Raises:
-        SampleError: a file, column or value is missing.
-    """
-    if not isinstance(source, str | Path):
-        table = find_table(source, split, hub_aliases(split))
-        assert table is not None  # only a folder may hold none
-        return _from_table(table, split)
-    folder = checked_folder(source, "DocVQA")
-    names = _names(split)
-    if not any((folder / name).is_file() for name in names):
-        table = find_table(folder, split, hub_aliases(split))
-        if table is not None:
-            return _from_table(table, split)
-    file = first_file(folder, [*names, f"data/{split}-*.parquet"], f"DocVQA, {split}")
-    records = json_list(file, "data")
-
-    def build(i: int) -> Row:
-        record = records[i]
-        where = f"Question {record.get('questionId')} of {file}"
+    def build(record: Mapping[str, Any], number: str, where: str) -> Row:
         name = str(value(record, "image", where))
         stem = Path(name).name
         places = [name, f"documents/{stem}", f"spdocvqa_images/{stem}", f"{split}/{name}"]
-        return Row(
-            question=str(value(record, "question", where)),
-            images=(medium_file(folder, [*places, str(file.parent / name)]),),
-            answers=_answers(record.get("answers"), split, where),
-            fields=_fields(record, str(record.get("questionId")), name),
-        )
+        image = medium_file(found.folder, [*places, str(found.file.parent / name)])
+        return _row(record, number, (image,), where, labelled)
 
-    ids = [str(value(one, "questionId", f"Entry {n} of {file}")) for n, one in enumerate(records)]
-    check_unique(ids, file)
-    return Rows(ids, [str(one.get("image")) for one in records], build)
-
-
-def _names(split: str) -> list[str]:
-    names = [f"{split}_v1.0{kind}.json" for kind in ("", "_withQT")]
-    return [f"{place}{name}" for place in ("", "spdocvqa_qas/", f"{split}/") for name in names]
+    return record_rows(
+        found.file,
+        json_list(found.file, "data"),
+        "questionId",
+        build,
+        shared=lambda record: str(record.get("image")),
+    )
 
 
-def _from_table(table: Table, split: str) -> Rows:
-    check_columns(table.names, ("question", "image"), table.where)
-    if split not in UNLABELLED:
-        check_columns(table.names, ("answers",), table.where)
-    id_name = "questionId" if "questionId" in table.names else "question_id"
-    check_columns(table.names, (id_name,), table.where)
-    heavy = ("image", "ocr_results")
-    columns = {name: table.column(name) for name in table.names if name not in heavy}
-    ids = [str(one) for one in columns[id_name]]
-    check_unique(ids, table.where)
+def _from_table(table: Table, labelled: bool) -> Rows:
+    key = "questionId" if "questionId" in table.names else "question_id"
 
-    def record(i: int) -> Mapping[str, Any]:
-        plain = {name: values[i] for name, values in columns.items()}
-        return {**(plain.get("other_metadata") or {}), **plain}
+    def whole(record: Mapping[str, Any]) -> dict[str, Any]:
+        return {**(record.get("other_metadata") or {}), **record}
 
-    def build(i: int) -> Row:
-        one, where = record(i), f"Question {ids[i]} of {table.where}"
-        images = table.media("image", i)
-        if not images:
-            raise SampleError(f"{where} has no picture.")
-        return Row(
-            question=str(value(one, "question", where)),
-            images=images,
-            answers=_answers(one.get("answers"), split, where),
-            fields=_fields(one, ids[i], _page(one, ids[i])),
-        )
-
-    return Rows(ids, [_page(record(i), ids[i]) for i in range(len(ids))], build)
+    return table_rows(
+        table,
+        "image",
+        lambda record, number, images, where: _row(whole(record), number, images, where, labelled),
+        key=key,
+        needed=(key, "question", *(["answers"] if labelled else [])),
+        optional=[name for name in table.names if name not in ("image", "ocr_results")],
+        shared=lambda record, number: _page(whole(record), number),
+    )
 
 
 def _page(record: Mapping[str, Any], otherwise: str) -> str:
@@ -122,33 +81,35 @@ def _page(record: Mapping[str, Any], otherwise: str) -> str:
     return f"{document}_{page}" if document is not None else f"of question {otherwise}"
 
 
-def _answers(given: Any, split: str, where: str) -> tuple[str, ...]:
-    answers = tuple(str(one) for one in given) if given is not None else ()
-    if not answers and split not in UNLABELLED:
-        raise SampleError(f"{where} has no answers.")
-    return answers
-
-
-def _fields(record: Mapping[str, Any], question_id: str, page: str) -> dict[str, Any]:
+def _row(
+    record: Mapping[str, Any],
+    number: str,
+    images: tuple[Picture, ...],
+    where: str,
+    labelled: bool,
+) -> Row:
+    answers = tuple(str(one) for one in record.get("answers") or ())
+    check_answered(answers, labelled, where)
+    page, types = _page(record, number), record.get("question_types")
     kept = ("docId", "ucsf_document_id", "ucsf_document_page_no")
-    return {
-        "source": str(record.get("ucsf_document_id") or page),
-        "question_id": question_id,
-        "page": page,
-        **{name: str(record[name]) for name in kept if record.get(name) is not None},
-        **(
-            {"question_type": ", ".join(map(str, record["question_types"]))}
-            if record.get("question_types")
-            else {}
-        ),
-    }
+    return Row(
+        question=str(value(record, "question", where)),
+        images=images,
+        answers=answers,
+        fields={
+            "source": str(record.get("ucsf_document_id") or page),
+            "question_id": number,
+            "page": page,
+            **{name: str(record[name]) for name in kept if record.get(name) is not None},
+            **({"question_type": ", ".join(map(str, types))} if types else {}),
+        },
+    )
 
 
 BENCHMARK = Benchmark(
     name="docvqa",
     title="DocVQA",
     domain="doc",
-    splits=("train", "val", "test"),
     unlabelled=UNLABELLED,
     paper_splits=("train", "val"),
     metric="anls",
@@ -157,4 +118,5 @@ BENCHMARK = Benchmark(
     text=lambda row, prompt: short_answer(row.question, prompt),
     paper_order=datasets_order(42),
     one_per_picture=True,
+    paper="MMNeuron",
 )

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mmlens.errors import SampleError
 
 HELP = "see docs/benchmarks-data.md for what to fetch"
@@ -34,10 +36,15 @@ def first_file(folder: Path, names: Sequence[str], what: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
+    raise nothing_found(folder, " or ".join(names), what)
+
+
+def nothing_found(folder: Path, missing: str, what: str) -> SampleError:
+    """The error of a folder that lacks files, with some of what it holds in their place."""
     there = sorted(p.name for p in folder.iterdir())
     shown = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "")
-    raise SampleError(
-        f"{folder} has no {' or '.join(names)} ({what}); it holds {shown or 'nothing'}; {HELP}."
+    return SampleError(
+        f"{folder} has no {missing} ({what}); it holds {shown or 'nothing'}; {HELP}."
     )
 
 
@@ -72,6 +79,18 @@ def json_list(file: Path, key: str | None) -> list[dict[str, Any]]:
     return records
 
 
+def read_csv(file: Path, **options: Any) -> pd.DataFrame:
+    """A csv file as pandas reads it, every value as text.
+
+    Raises:
+        SampleError: it cannot be read.
+    """
+    try:
+        return pd.read_csv(file, dtype=str, **options)
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{file} is not readable csv: {error}.") from error
+
+
 def value(record: Mapping[str, Any], key: str, where: str) -> Any:
     """One value of a record.
 
@@ -97,14 +116,18 @@ def check_columns(there: Iterable[str], needed: Iterable[str], where: Any) -> No
         )
 
 
-def check_unique(ids: Sequence[str], where: Any) -> None:
-    """Refuse ids that occur twice.
+def unique_ids(ids: Iterable[Any], where: Any) -> list[str]:
+    """The ids as text.
 
     Raises:
-        SampleError: one does.
+        SampleError: one occurs twice.
     """
-    if len(set(ids)) == len(ids):
-        return
+    found = [str(one) for one in ids]
     seen: set[str] = set()
-    twice = next(one for one in ids if one in seen or seen.add(one))
-    raise SampleError(f"{where} has the question id {twice} more than once; ids must be unique.")
+    for one in found:
+        if one in seen:
+            raise SampleError(
+                f"{where} has the question id {one} more than once; ids must be unique."
+            )
+        seen.add(one)
+    return found

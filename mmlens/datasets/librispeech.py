@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from mmlens.data.media.sounds import Audio
-from mmlens.datasets.folders import HELP, check_columns, check_unique, checked_folder, medium_file
+from mmlens.datasets.folders import checked_folder, medium_file, nothing_found, unique_ids
 from mmlens.datasets.prompts import TRANSCRIBE
-from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
-from mmlens.datasets.tables import Table, find_table
+from mmlens.datasets.rows import Benchmark, Row, Rows
+from mmlens.datasets.sources import table_rows
+from mmlens.datasets.tables import Table, find_table, loaded_table
 from mmlens.errors import SampleError
 
 _ALIASES = {
@@ -37,19 +38,9 @@ _ALIASES = {
 
 
 def rows(source: Any, split: str) -> Rows:
-    """The utterances of a split.
-
-    Args:
-        source: a folder, or a Hugging Face data set.
-        split: ``test-clean``, ``dev-clean``, ...
-
-    Raises:
-        SampleError: a file or column is missing, or a line has no transcription.
-    """
+    """The utterances of a split; see :class:`mmlens.datasets.rows.Benchmark`."""
     if not isinstance(source, str | Path):
-        table = find_table(source, split, _ALIASES[split])
-        assert table is not None  # only a folder may hold none
-        return _from_table(table)
+        return _from_table(loaded_table(source, (split, *_ALIASES[split])))
     folder = checked_folder(source, "LibriSpeech")
     for place in (folder / "LibriSpeech" / split, folder / split):
         if files := sorted(place.glob("*/*/*.trans.txt")):
@@ -57,14 +48,11 @@ def rows(source: Any, split: str) -> Rows:
     configuration = "clean" if "clean" in split else "other"
     for place in (folder, folder / "all", folder / configuration):
         if place.is_dir():
-            table = find_table(str(place), split, _ALIASES[split])
+            table = find_table(place, split, _ALIASES[split])
             if table is not None:
                 return _from_table(table)
-    there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-    raise SampleError(
-        f"{folder} has no LibriSpeech/{split}/<speaker>/<chapter>/*.trans.txt (LibriSpeech, {split}); "
-        f"it holds {there}; {HELP}."
-    )
+    missing = f"LibriSpeech/{split}/<speaker>/<chapter>/*.trans.txt"
+    raise nothing_found(folder, missing, f"LibriSpeech, {split}")
 
 
 def _official(files: list[Path]) -> Rows:
@@ -79,30 +67,31 @@ def _official(files: list[Path]) -> Rows:
             if name:
                 said.append((name, text.strip(), file.parent))
     said.sort(key=lambda one: one[0])
-    check_unique([name for name, _, _ in said], files[0].parent.parent.parent)
+    ids = unique_ids([name for name, _, _ in said], files[0].parent.parent.parent)
 
     def build(i: int) -> Row:
         name, text, chapter = said[i]
         sound = medium_file(chapter, [f"{name}.flac", f"{name}.wav"])
         return _row(name, text, sound, chapter.parent.name, chapter.name)
 
-    ids = [name for name, _, _ in said]
     return Rows(ids, ids, build)
 
 
 def _from_table(table: Table) -> Rows:
-    needed = ("id", "text", "speaker_id", "chapter_id")
-    check_columns(table.names, (*needed, "audio"), table.where)
-    ids, texts, speakers, chapters = (list(map(str, table.column(name))) for name in needed)
-    check_unique(ids, table.where)
-
-    def build(i: int) -> Row:
-        sounds = table.media("audio", i)
-        if not sounds:
-            raise SampleError(f"Utterance {ids[i]} of {table.where} has no sound.")
-        return _row(ids[i], texts[i], sounds[0], speakers[i], chapters[i])
-
-    return Rows(ids, ids, build)
+    return table_rows(
+        table,
+        "audio",
+        lambda record, name, sounds, _: _row(
+            name,
+            str(record["text"]),
+            sounds[0],
+            str(record["speaker_id"]),
+            str(record["chapter_id"]),
+        ),
+        key="id",
+        needed=("id", "text", "speaker_id", "chapter_id"),
+        noun="Utterance",
+    )
 
 
 def _row(name: str, text: str, sound: Audio, speaker: str, chapter: str) -> Row:
@@ -119,16 +108,11 @@ BENCHMARK = Benchmark(
     title="LibriSpeech",
     domain="librispeech",
     splits=tuple(_ALIASES),
-    unlabelled=(),
     paper_splits=("dev-clean", "test-clean"),
     metric="word_accuracy",
     paper_metric="wrr",
     rows=rows,
     text=lambda row, _: row.question,
-    paper_order=file_order,
-    one_per_picture=False,
-    paper="MINER",
-    paper_limit=None,
     modalities=("audio",),
     sizes={"dev-clean": 2703, "dev-other": 2864, "test-clean": 2620, "test-other": 2939},
 )

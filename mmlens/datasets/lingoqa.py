@@ -22,16 +22,11 @@ from typing import Any
 import pandas as pd
 
 from mmlens.data.media.pictures import Picture, SideBySide
-from mmlens.datasets.folders import (
-    check_columns,
-    check_unique,
-    checked_folder,
-    first_file,
-    medium_file,
-)
+from mmlens.datasets.folders import check_columns, medium_file, unique_ids
 from mmlens.datasets.prompts import driving
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
-from mmlens.datasets.tables import Table, find_table
+from mmlens.datasets.sources import OfficialFile, file_or_table
+from mmlens.datasets.tables import Table
 from mmlens.errors import SampleError
 
 _COLUMNS = ("question_id", "segment_id", "question", "answer")
@@ -66,7 +61,7 @@ def rows(source: Any, split: str, *, frames: str = "joined", references: str = "
     names = [question_id for question_id, _, _ in grouped]
     if len(set(names)) != len(names):
         names = [f"{question_id}-{segment}" for question_id, segment, _ in grouped]
-    check_unique(names, where)
+    names = unique_ids(names, where)
     if references == "together":
         ids, members = names, list(grouped.values())
     else:
@@ -102,15 +97,10 @@ def _frame(
     source: Any, split: str
 ) -> tuple[pd.DataFrame, Callable[[int], tuple[Picture, ...]], Any]:
     """The rows without their pictures, how to get the pictures of one, and where it all lies."""
-    folder = checked_folder(source, "LingoQA") if isinstance(source, str | Path) else None
-    files = _files(folder, split) if folder is not None else []
-    if folder is not None and files:
-        return _official(folder, files)
-    table = find_table(source, split, {"val": ("validation", "test")}.get(split, ()))
-    if table is None:
-        assert folder is not None
-        first_file(folder, _names(split), f"LingoQA, {split}")  # says what is missing
-        raise AssertionError
+    aliases = ("validation", "test") if split == "val" else ()
+    table = file_or_table(source, split, "LingoQA", _names(split), aliases)
+    if isinstance(table, OfficialFile):
+        return _official(table.folder, _files(table.folder, split))
     check_columns(table.names, _COLUMNS, table.where)
     data = pd.DataFrame({name: table.column(name) for name in _COLUMNS})
     return data, _pictures(table), table.where
@@ -174,13 +164,12 @@ BENCHMARK = Benchmark(
     title="LingoQA",
     domain="ad",
     splits=("train", "val"),
-    unlabelled=(),
     paper_splits=("train", "val"),
     metric="lingo_judge",
     paper_metric="lingo_judge",
     rows=rows,
     text=lambda row, prompt: driving(row.question, prompt),
     paper_order=pandas_order(42),
-    one_per_picture=False,
     options={"frames": ("joined", "separate"), "references": ("together", "apart")},
+    paper="MMNeuron",
 )

@@ -27,11 +27,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from mmlens.datasets.folders import HELP, check_columns, checked_folder
+from mmlens.datasets.folders import check_columns, checked_folder, nothing_found, read_csv
 from mmlens.datasets.prompts import Prompt, lettered, shown
-from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
+from mmlens.datasets.rows import Benchmark, Row, Rows
 from mmlens.datasets.tables import find_table, hub_aliases
 from mmlens.errors import SampleError
 
@@ -144,19 +142,13 @@ def _subjects(source: Any, split: str, beside: str | None = None) -> _Subjects:
             found = _from_table(str(place), split) if place.is_dir() else {}
             if found:
                 return found
-    there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-    raise SampleError(
-        f"{folder} has no data/{split}/*_{split}.csv or {split}-*.parquet (MMLU, {split}); it holds "
-        f"{there}; {HELP}."
-    )
+    missing = f"data/{split}/*_{split}.csv or {split}-*.parquet"
+    raise nothing_found(folder, missing, f"MMLU, {split}")
 
 
 def _from_csv(file: Path) -> list[tuple[str, tuple[str, ...], int]]:
-    try:
-        # "None" and "N/A" are options here, not holes.
-        data = pd.read_csv(file, header=None, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise SampleError(f"{file} is not readable csv: {error}.") from error
+    # "None" and "N/A" are options here, not holes.
+    data = read_csv(file, header=None, keep_default_na=False)
     if data.shape[1] != 6:
         raise SampleError(
             f"{file} has {data.shape[1]} columns; MMLU's have 6 and no header: question, A, B, C, D, "
@@ -199,16 +191,11 @@ BENCHMARK = Benchmark(
     title="MMLU",
     domain="mmlu",
     splits=("dev", "val", "test"),
-    unlabelled=(),
     paper_splits=("val", "test"),
     metric="first_letter",
     paper_metric="first_letter",
     rows=rows,
     text=_text,
-    paper_order=file_order,
-    one_per_picture=False,
-    paper="MINER",
-    paper_limit=None,
     modalities=(),
     sizes={"dev": 285, "val": 1531, "test": 14042},
     options={"shots": ("5", "4", "3", "2", "1", "0")},

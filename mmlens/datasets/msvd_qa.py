@@ -21,19 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from mmlens.data.media.videos import Video
-from mmlens.datasets.folders import (
-    HELP,
-    check_columns,
-    check_unique,
-    checked_folder,
-    first_file,
-    json_list,
-    medium_file,
-    value,
-)
+from mmlens.datasets.folders import HELP, json_list, medium_file, value
 from mmlens.datasets.prompts import video_answer
-from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
-from mmlens.datasets.tables import Table, find_table, hub_aliases
+from mmlens.datasets.rows import Benchmark, Row, Rows
+from mmlens.datasets.sources import OfficialFile, file_or_table, record_rows, table_rows
+from mmlens.datasets.tables import Table
 from mmlens.errors import SampleError
 
 _PLACES = ("YouTubeClips", "videos", "video", ".")
@@ -42,39 +34,29 @@ _MAPPINGS = ("youtube_mapping.txt", "YouTubeClips/youtube_mapping.txt")
 
 
 def rows(source: Any, split: str) -> Rows:
-    """The questions of a split.
+    """The questions of a split; see :class:`mmlens.datasets.rows.Benchmark`."""
+    name = f"{split}_qa.json"
+    found = file_or_table(source, split, "MSVD-QA", [name, f"MSVD-QA/{name}"])
+    if not isinstance(found, OfficialFile):
+        return _from_table(found, Path(source) if isinstance(source, str | Path) else None)
+    clips = _clips(found.folder)
 
-    Args:
-        source: a folder, or a Hugging Face data set.
-        split: ``train``, ``val`` or ``test``.
-
-    Raises:
-        SampleError: a file, column or value is missing.
-    """
-    names = [f"{split}_qa.json", f"MSVD-QA/{split}_qa.json"]
-    if not isinstance(source, str | Path) or not any((Path(source) / n).is_file() for n in names):
-        folder = checked_folder(source, "MSVD-QA") if isinstance(source, str | Path) else None
-        table = find_table(source, split, hub_aliases(split))
-        if table is not None:
-            return _from_table(table, folder)
-    folder = checked_folder(source, "MSVD-QA")
-    file = first_file(folder, [*names, f"data/{split}-*.parquet"], f"MSVD-QA, {split}")
-    records = json_list(file, None)
-    clips = _clips(folder)
-
-    def build(i: int) -> Row:
-        where = f"Question {records[i].get('id')} of {file}"
-        video = _name(value(records[i], "video_id", where))
+    def build(record: Mapping[str, Any], number: str, where: str) -> Row:
+        video = _name(value(record, "video_id", where))
         if clips and video not in clips:
             raise SampleError(
-                f"{where} is on {video}, which youtube_mapping.txt of {folder} lacks."
+                f"{where} is on {video}, which youtube_mapping.txt of {found.folder} lacks."
             )
-        found = _video_file(folder, [name for name in (clips.get(video), video) if name])
-        return _row(records[i], found, video, str(records[i]["id"]), where)
+        names = [name for name in (clips.get(video), video) if name]
+        return _row(record, _video_file(found.folder, names), video, number, where)
 
-    ids = [str(value(one, "id", f"Entry {n} of {file}")) for n, one in enumerate(records)]
-    check_unique(ids, file)
-    return Rows(ids, [_name(one.get("video_id")) for one in records], build)
+    return record_rows(
+        found.file,
+        json_list(found.file, None),
+        "id",
+        build,
+        shared=lambda record: _name(record.get("video_id")),
+    )
 
 
 def _name(video_id: Any) -> str:
@@ -116,27 +98,25 @@ def _video_file(folder: Path, names: Sequence[str]) -> str:
 
 
 def _from_table(table: Table, folder: Path | None) -> Rows:
-    check_columns(table.names, ("video", "question", "answer"), table.where)
-    kept = [one for one in ("id", "video_id", "question", "answer") if one in table.names]
-    columns = {name: table.column(name) for name in kept}
-    count = len(columns["question"])
-    ids = [str(one) for one in columns.get("id", range(count))]
-    check_unique(ids, table.where)
-    # Without a name a question's video is its own: to compare them, all would have to be read.
-    shared = [_name(one) for one in columns["video_id"]] if "video_id" in columns else ids
+    def named(record: Mapping[str, Any], number: str) -> str:
+        # Without a name a question's video is its own: to compare them, all would have to be read.
+        return _name(record["video_id"]) if "video_id" in record else number
 
-    def build(i: int) -> Row:
-        where = f"Question {ids[i]} of {table.where}"
-        videos = table.media("video", i)
-        if not videos:
-            raise SampleError(f"{where} has no video.")
+    def build(record: Mapping[str, Any], number: str, videos: tuple[Any, ...], where: str) -> Row:
         video = videos[0]
         if isinstance(video, str) and folder is not None:
             video = medium_file(folder, [f"{place}/{video}" for place in _PLACES])
-        record = {name: values[i] for name, values in columns.items()}
-        return _row(record, video, shared[i], ids[i], where)
+        return _row(record, video, named(record, number), number, where)
 
-    return Rows(ids, shared, build)
+    return table_rows(
+        table,
+        "video",
+        build,
+        key="id" if "id" in table.names else None,
+        needed=("question", "answer"),
+        optional=("id", "video_id"),
+        shared=named,
+    )
 
 
 def _row(record: Mapping[str, Any], video: Video, name: str, number: str, where: str) -> Row:
@@ -152,17 +132,11 @@ BENCHMARK = Benchmark(
     name="msvd_qa",
     title="MSVD-QA",
     domain="msvd_qa",
-    splits=("train", "val", "test"),
-    unlabelled=(),
     paper_splits=("train", "test"),
     metric="exact_match",
     paper_metric="contains_answer",
     rows=rows,
     text=lambda row, prompt: video_answer(row.question, prompt),
-    paper_order=file_order,
-    one_per_picture=False,
-    paper="MINER",
-    paper_limit=None,
     modalities=("video",),
     sizes={"train": 30933, "val": 6415, "test": 13157},
 )

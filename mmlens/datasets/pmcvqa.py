@@ -26,10 +26,10 @@ from typing import Any
 import pandas as pd
 
 from mmlens.data.media.pictures import Picture
-from mmlens.datasets.folders import check_columns, checked_folder, first_file, medium_file
+from mmlens.datasets.folders import check_columns, checked_folder, first_file, medium_file, read_csv
 from mmlens.datasets.prompts import multiple_choice
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
-from mmlens.datasets.tables import Table, find_table
+from mmlens.datasets.tables import Table, loaded_table
 from mmlens.errors import SampleError
 from mmlens.metrics.text import normalised
 
@@ -107,18 +107,14 @@ def rows(source: Any, split: str) -> Rows:
 
 def _data(source: Any, split: str) -> tuple[pd.DataFrame, str, Table | None, Path | None]:
     if not isinstance(source, str | Path):
-        table = find_table(source, split)
-        assert table is not None  # only a folder may hold none
+        table = loaded_table(source, (split,))
         check_columns(table.names, ["image"], table.where)
         wanted = [n for n in ("Figure_path", "Question", *_CHOICES, *_ANSWERS) if n in table.names]
         return pd.DataFrame({n: table.column(n) for n in wanted}), table.where, table, None
     folder = checked_folder(source, "PMC-VQA")
     file = first_file(folder, [f"{split}.csv"], f"PMC-VQA, {split}")
-    try:
-        # "None" and "N/A" are options here, not holes.
-        data = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise SampleError(f"{file} is not readable csv: {error}.") from error
+    # "None" and "N/A" are options here, not holes.
+    data = read_csv(file, keep_default_na=False)
     return data, str(file), None, folder
 
 
@@ -148,7 +144,6 @@ BENCHMARK = Benchmark(
     title="PMC-VQA",
     domain="med",
     splits=("train", "test", "test_clean", "train_2", "test_2"),
-    unlabelled=(),
     paper_splits=("train", "test"),
     metric="option_letter",
     paper_metric="option_letter",
@@ -156,4 +151,5 @@ BENCHMARK = Benchmark(
     text=lambda row, prompt: multiple_choice(row.question, row.choices, prompt),
     paper_order=pandas_order(42),
     one_per_picture=True,
+    paper="MMNeuron",
 )

@@ -65,6 +65,21 @@ class Rows:
         return len(self.ids)
 
 
+def check_answered(answers: Sequence[Any], labelled: bool, where: str) -> None:
+    """Refuse a question without answers where they are published.
+
+    Raises:
+        SampleError: it has none.
+    """
+    if labelled and not answers:
+        raise SampleError(f"{where} has no answers.")
+
+
+def file_order(n: int) -> list[int]:
+    """The order of the files: no shuffle is described for MINER's code (methods 3.6)."""
+    return list(range(n))
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """What a data set is, and how it is read.
@@ -73,19 +88,20 @@ class Benchmark:
         name: what :func:`mmlens.datasets.read` calls it.
         title: what people call it.
         domain: MMNeuron's code for its domain; for MINER's, which has none, the name.
-        splits: official names.
-        unlabelled: those of them whose answers are not published.
         paper_splits: the ones to find neurons on, and to ask. MMNeuron's own; where its files are
             not public, the nearest that are. MINER finds its neurons on the questions that it asks;
             here the second is what it asks, the first another split, so that no question is both.
         metric: the official one.
         paper_metric: what the paper's code computes.
-        rows: (source, split, options) to its questions.
+        rows: (source, split, options) to its questions; the source is a folder or, where one
+            exists, a Hugging Face data set. It raises a SampleError where a file, column or value
+            is missing.
         text: question and prompt form to the text that the model is asked.
+        splits: official names.
+        unlabelled: those of them whose answers are not published.
         paper_order: the order in which the paper's code takes n questions.
         one_per_picture: whether that code asks one question of each picture.
         paper: MMNeuron or MINER.
-        paper_limit: how many questions that code asks at most; None is all.
         modalities: the kinds of media that its questions have.
         sizes: published number of questions of the splits where it is known to us.
         options: what else ``rows`` takes, with the allowed values, the default first.
@@ -95,26 +111,25 @@ class Benchmark:
     name: str
     title: str
     domain: str
-    splits: tuple[str, ...]
-    unlabelled: tuple[str, ...]
     paper_splits: tuple[str, str]
     metric: str
     paper_metric: str
     rows: Callable[..., Rows]
     text: Callable[[Row, Prompt], str]
-    paper_order: Callable[[int], list[int]]
-    one_per_picture: bool
-    paper: Literal["MMNeuron", "MINER"] = "MMNeuron"
-    paper_limit: int | None = PAPER_LIMIT
+    splits: tuple[str, ...] = ("train", "val", "test")
+    unlabelled: tuple[str, ...] = ()
+    paper_order: Callable[[int], list[int]] = file_order
+    one_per_picture: bool = False
+    paper: Literal["MMNeuron", "MINER"] = "MINER"
     modalities: tuple[str, ...] = ("image",)
     sizes: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     functions: tuple[str, ...] = ()
 
-
-def file_order(n: int) -> list[int]:
-    """The order of the files: no shuffle is described for MINER's code (methods 3.6)."""
-    return list(range(n))
+    @property
+    def paper_limit(self) -> int | None:
+        """How many questions the paper's code asks at most; None is all."""
+        return PAPER_LIMIT if self.paper == "MMNeuron" else None
 
 
 def python_order(seed: int) -> Callable[[int], list[int]]:

@@ -16,34 +16,21 @@ no Hugging Face form to rely on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmlens.datasets.folders import (
-    check_unique,
-    checked_folder,
-    first_file,
-    json_list,
-    medium_file,
-    value,
-)
+from mmlens.datasets.folders import checked_folder, first_file, json_list, medium_file, value
 from mmlens.datasets.prompts import short_answer
 from mmlens.datasets.rows import Benchmark, Row, Rows, python_order
+from mmlens.datasets.sources import record_rows
 from mmlens.errors import SampleError
 
 _FOLDERS = ("Data", "Images", "images", ".")
 
 
 def rows(source: Any, split: str) -> Rows:
-    """The active questions of a split, in the order of the file.
-
-    Args:
-        source: a folder.
-        split: ``train``, ``val``, ``test`` or ``test_phili`` (a city that was not trained on).
-
-    Raises:
-        SampleError: a file is missing or not as described, or the source is no folder.
-    """
+    """The active questions of a split, in the order of the file; the source is a folder."""
     if not isinstance(source, str | Path):
         raise SampleError(
             f"RSVQA-HR is read from its own JSON files; a {type(source).__name__} was given. Give "
@@ -66,37 +53,29 @@ def rows(source: Any, split: str) -> Rows:
             f"{files['questions']} has no active question; give the file of another split."
         )
 
-    def build(i: int) -> Row:
-        record = questions[i]
-        where = f"Question {record.get('id')} of {files['questions']}"
+    def build(record: Mapping[str, Any], number: str, where: str) -> Row:
         given = value(record, "answers_ids", where)
         if not given or given[0] not in answers:
             raise SampleError(f"{where} has the answers {given}, which {files['answers']} lacks.")
         answer = value(answers[given[0]], "answer", f"Answer {given[0]} of {files['answers']}")
         picture = str(value(record, "img_id", where))
+        places = [f"{f}/{picture}{kind}" for f in _FOLDERS for kind in (".tif", ".png")]
         return Row(
             question=str(value(record, "question", where)),
-            images=(
-                medium_file(
-                    folder,
-                    [f"{f}/{picture}{kind}" for f in _FOLDERS for kind in (".tif", ".png")],
-                ),
-            ),
+            images=(medium_file(folder, places),),
             answers=(str(answer),),
             fields={
                 "source": picture,
-                "question_id": str(record.get("id")),
+                "question_id": number,
                 "question_type": str(record.get("type", "")),
                 "image_id": picture,
                 **({"tile": names[record["img_id"]]} if names else {}),
             },
         )
 
-    where = files["questions"]
-    ids = [str(value(one, "id", f"Question {n} of {where}")) for n, one in enumerate(questions)]
-    check_unique(ids, where)
-    pictures = [str(one.get("img_id")) for one in questions]
-    return Rows(ids, pictures, build)
+    return record_rows(
+        files["questions"], questions, "id", build, shared=lambda record: str(record.get("img_id"))
+    )
 
 
 BENCHMARK = Benchmark(
@@ -104,7 +83,6 @@ BENCHMARK = Benchmark(
     title="RSVQA-HR",
     domain="rs",
     splits=("train", "val", "test", "test_phili"),
-    unlabelled=(),
     paper_splits=("train", "val"),
     metric="exact_match",
     paper_metric="same_lowered",
@@ -112,4 +90,5 @@ BENCHMARK = Benchmark(
     text=lambda row, prompt: short_answer(row.question, prompt),
     paper_order=python_order(4),
     one_per_picture=True,
+    paper="MMNeuron",
 )

@@ -116,10 +116,10 @@ def find_table(source: Any, split: str, aliases: Sequence[str] = ()) -> Table | 
     """
     splits = (split, *aliases)
     if not isinstance(source, str | Path):
-        return _loaded(source, splits)
+        return loaded_table(source, splits)
     folder = Path(source)
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        return _loaded(_datasets().load_from_disk(str(folder)), splits)
+        return loaded_table(_datasets().load_from_disk(str(folder)), splits)
     for name in splits:
         for place in (folder, folder / "data", folder / "default"):
             files = [*place.glob(f"{name}-*.parquet"), *place.glob(f"{name}.parquet")]
@@ -158,7 +158,12 @@ def _listed(cell: Any) -> list[Any]:
     return list(cell) if isinstance(cell, list | tuple) else [cell]
 
 
-def _loaded(data: Any, splits: Sequence[str]) -> LoadedTable:
+def loaded_table(data: Any, splits: Sequence[str]) -> LoadedTable:
+    """A loaded data set, or the first of the splits that a dictionary of them has.
+
+    Raises:
+        SampleError: it has none of the splits, or is no data set.
+    """
     if isinstance(data, dict):
         for name in splits:
             if name in data:

@@ -23,21 +23,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mmlens.data.media.sounds import Audio
 from mmlens.datasets.folders import (
     check_columns,
-    check_unique,
-    checked_folder,
     first_file,
     json_list,
     medium_file,
+    read_csv,
     value,
 )
 from mmlens.datasets.prompts import VOCAL, one_of
-from mmlens.datasets.rows import Benchmark, Row, Rows, file_order
-from mmlens.datasets.tables import Table, find_table, hub_aliases
+from mmlens.datasets.rows import Benchmark, Row, Rows
+from mmlens.datasets.sources import OfficialFile, file_or_table, record_rows, table_rows
+from mmlens.datasets.tables import Table
 from mmlens.errors import SampleError
 
 #: The six classes, as the official list spells them.
@@ -48,68 +46,47 @@ _LABELS = "class_labels_indices_vs.csv"
 
 
 def rows(source: Any, split: str) -> Rows:
-    """The recordings of a split.
-
-    Args:
-        source: a folder, or a Hugging Face data set.
-        split: ``train``, ``val``, ``test`` or ``all``.
-
-    Raises:
-        SampleError: a file, column or value is missing, or a label is none of the six.
-    """
+    """The recordings of a split; see :class:`mmlens.datasets.rows.Benchmark`."""
     name = f"datafiles/{_FILES[split]}.json"
-    names = [name, f"data/{name}"]
-    if not isinstance(source, str | Path) or not any((Path(source) / n).is_file() for n in names):
-        if isinstance(source, str | Path):
-            checked_folder(source, "VocalSound")
-        table = find_table(source, split, hub_aliases(split))
-        if table is not None:
-            return _from_table(table)
-    folder = checked_folder(source, "VocalSound")
-    file = first_file(folder, [*names, f"data/{split}-*.parquet"], f"VocalSound, {split}")
-    records = json_list(file, "data")
+    found = file_or_table(source, split, "VocalSound", [name, f"data/{name}"])
+    if not isinstance(found, OfficialFile):
+        return _from_table(found)
+    folder, file = found.folder, found.file
     classes = _classes(first_file(folder, [_LABELS, f"data/{_LABELS}"], "VocalSound, its classes"))
-    stems = [
-        Path(str(value(one, "wav", f"Entry {n} of {file}"))).stem for n, one in enumerate(records)
+    # A recording is called what its file is, wherever the authors had it.
+    records = [
+        {**one, "wav": Path(str(value(one, "wav", f"Entry {n} of {file}"))).stem}
+        for n, one in enumerate(json_list(file, "data"))
     ]
-    check_unique(stems, file)
 
-    def build(i: int) -> Row:
-        where = f"Recording {stems[i]} of {file}"
-        label = str(value(records[i], "labels", where))
-        sound = medium_file(folder, [f"{place}/{stems[i]}.wav" for place in _PLACES])
-        return _row(stems[i], sound, classes.get(label, label), stems[i].partition("_")[0], where)
+    def build(record: Mapping[str, Any], stem: str, where: str) -> Row:
+        label = str(value(record, "labels", where))
+        sound = medium_file(folder, [f"{place}/{stem}.wav" for place in _PLACES])
+        return _row(stem, sound, classes.get(label, label), stem.partition("_")[0], where)
 
-    return Rows(stems, stems, build)
+    return record_rows(file, records, "wav", build, noun="Recording")
 
 
 def _classes(file: Path) -> Mapping[str, str]:
     """Label of AudioSet -> the class's name."""
-    try:
-        data = pd.read_csv(file, dtype=str)
-    except (OSError, ValueError) as error:
-        raise SampleError(f"{file} is not readable csv: {error}.") from error
+    data = read_csv(file)
     check_columns(data.columns, ("mid", "display_name"), file)
     return dict(zip(data["mid"], data["display_name"], strict=True))
 
 
 def _from_table(table: Table) -> Rows:
-    check_columns(table.names, ("audio", "answer"), table.where)
-    answers = list(map(str, table.column("answer")))
-    named = next((name for name in ("id", "file_name") if name in table.names), None)
-    ids = list(map(str, table.column(named) if named else range(len(answers))))
-    check_unique(ids, table.where)
-    # Without a speaker, what is known to be one person's is the recording alone.
-    speakers = list(map(str, table.column("spk_id"))) if "spk_id" in table.names else ids
-
-    def build(i: int) -> Row:
-        where = f"Recording {ids[i]} of {table.where}"
-        sounds = table.media("audio", i)
-        if not sounds:
-            raise SampleError(f"{where} has no sound.")
-        return _row(ids[i], sounds[0], answers[i], speakers[i], where)
-
-    return Rows(ids, ids, build)
+    return table_rows(
+        table,
+        "audio",
+        # Without a speaker, what is known to be one person's is the recording alone.
+        lambda record, name, sounds, where: _row(
+            name, sounds[0], str(record["answer"]), str(record.get("spk_id", name)), where
+        ),
+        key=next((name for name in ("id", "file_name") if name in table.names), None),
+        needed=("answer",),
+        optional=("id", "file_name", "spk_id"),
+        noun="Recording",
+    )
 
 
 def _row(name: str, sound: Audio, label: str, speaker: str, where: str) -> Row:
@@ -136,16 +113,11 @@ BENCHMARK = Benchmark(
     title="VocalSound",
     domain="vocalsound",
     splits=tuple(_FILES),
-    unlabelled=(),
     paper_splits=("val", "test"),
     metric="contains_class",
     paper_metric="contains_class",
     rows=rows,
     text=lambda row, prompt: one_of(row.question, row.choices, prompt),
-    paper_order=file_order,
-    one_per_picture=False,
-    paper="MINER",
-    paper_limit=None,
     modalities=("audio",),
     sizes={"all": 20977},
 )

@@ -21,102 +21,61 @@ from pathlib import Path
 from typing import Any
 
 from mmlens.data.media.pictures import Picture
-from mmlens.datasets.folders import (
-    check_columns,
-    check_unique,
-    checked_folder,
-    first_file,
-    json_list,
-    medium_file,
-    value,
-)
+from mmlens.datasets.folders import first_file, json_list, medium_file, value
 from mmlens.datasets.prompts import short_answer
-from mmlens.datasets.rows import Benchmark, Row, Rows, python_order
-from mmlens.datasets.tables import Table, find_table, hub_aliases
+from mmlens.datasets.rows import Benchmark, Row, Rows, check_answered, python_order
+from mmlens.datasets.sources import OfficialFile, file_or_table, record_rows, table_rows
 from mmlens.errors import SampleError
 
 UNLABELLED = ("test",)
 _YEARS = {"train": "train2014", "val": "val2014", "test": "test2015"}
+_KEPT = ("question_type", "answer_type", "multiple_choice_answer")
 
 
 def rows(source: Any, split: str) -> Rows:
-    """The questions of a split.
-
-    Args:
-        source: a folder, or a Hugging Face data set.
-        split: ``train``, ``val`` or ``test``.
-
-    Raises:
-        SampleError: a file, column or value is missing.
-    """
-    if not isinstance(source, str | Path):
-        table = find_table(source, split, hub_aliases(split))
-        assert table is not None  # only a folder may hold none
-        return _from_table(table, split)
-    folder, year = checked_folder(source, "VQAv2"), _YEARS[split]
+    """The questions of a split; see :class:`mmlens.datasets.rows.Benchmark`."""
+    year, labelled = _YEARS[split], split not in UNLABELLED
     name = f"v2_OpenEnded_mscoco_{year}_questions.json"
-    names = [name, f"Questions/{name}"]
-    if not any((folder / one).is_file() for one in names):
-        table = find_table(folder, split, hub_aliases(split))
-        if table is not None:
-            return _from_table(table, split)
-    file = first_file(folder, names, f"VQAv2, questions of {split}")
-    questions = json_list(file, "questions")
-    annotations, annotated = _annotations(folder, split)
+    found = file_or_table(source, split, "VQAv2", [name, f"Questions/{name}"])
+    if not isinstance(found, OfficialFile):
+        return table_rows(
+            found,
+            "image",
+            lambda record, _, images, where: _row(record, images, where, labelled),
+            key="question_id",
+            needed=("question_id", "question", "image_id", *(["answers"] if labelled else [])),
+            optional=("answers", *_KEPT),
+            shared=lambda record, _: str(record["image_id"]),
+        )
+    annotations, annotated = _annotations(found.folder, split) if labelled else ({}, None)
 
-    def build(i: int) -> Row:
-        record = questions[i]
-        where = f"Question {record.get('question_id')} of {file}"
-        number = value(record, "image_id", where)
-        name = f"COCO_{year}_{int(number):012d}.jpg"
+    def build(record: Mapping[str, Any], _: str, where: str) -> Row:
+        picture = f"COCO_{year}_{int(value(record, 'image_id', where)):012d}.jpg"
         places = (year, f"Images/mscoco/{year}", f"images/{year}")
-        found = annotations.get(record["question_id"])
-        if found is None and split not in UNLABELLED:
+        image = medium_file(found.folder, [f"{place}/{picture}" for place in places])
+        annotation = annotations.get(record["question_id"])
+        if annotation is None and labelled:
             raise SampleError(f"{where} has no annotation in {annotated}.")
-        picture = medium_file(folder, [f"{place}/{name}" for place in places])
-        return _row({**(found or {}), **record}, (picture,), where, split)
+        return _row({**(annotation or {}), **record}, (image,), where, labelled)
 
-    ids = [
-        str(value(one, "question_id", f"Entry {n} of {file}")) for n, one in enumerate(questions)
-    ]
-    check_unique(ids, file)
-    return Rows(ids, [str(one.get("image_id")) for one in questions], build)
+    return record_rows(
+        found.file,
+        json_list(found.file, "questions"),
+        "question_id",
+        build,
+        shared=lambda record: str(record.get("image_id")),
+    )
 
 
-def _annotations(folder: Path, split: str) -> tuple[dict[Any, dict[str, Any]], Path | None]:
-    if split in UNLABELLED:
-        return {}, None
+def _annotations(folder: Path, split: str) -> tuple[dict[Any, dict[str, Any]], Path]:
     name = f"v2_mscoco_{_YEARS[split]}_annotations.json"
     file = first_file(folder, [name, f"Annotations/{name}"], f"VQAv2, answers of {split}")
-    records = json_list(file, "annotations")
-    return {one.get("question_id"): one for one in records}, file
+    return {one.get("question_id"): one for one in json_list(file, "annotations")}, file
 
 
-def _from_table(table: Table, split: str) -> Rows:
-    needed = ("question_id", "question", "image_id", "image")
-    check_columns(table.names, needed, table.where)
-    if split not in UNLABELLED:
-        check_columns(table.names, ("answers",), table.where)
-    columns = {name: table.column(name) for name in table.names if name != "image"}
-    ids = [str(one) for one in columns["question_id"]]
-    check_unique(ids, table.where)
-
-    def build(i: int) -> Row:
-        where = f"Question {ids[i]} of {table.where}"
-        images = table.media("image", i)
-        if not images:
-            raise SampleError(f"{where} has no picture.")
-        return _row({n: values[i] for n, values in columns.items()}, images, where, split)
-
-    return Rows(ids, [str(one) for one in columns["image_id"]], build)
-
-
-def _row(record: Mapping[str, Any], images: tuple[Picture, ...], where: str, split: str) -> Row:
-    given = record.get("answers")
-    answers = list(given) if given is not None else []
-    if not answers and split not in UNLABELLED:
-        raise SampleError(f"{where} has no answers.")
-    kept = ("question_type", "answer_type", "multiple_choice_answer")
+def _row(record: Mapping[str, Any], images: tuple[Picture, ...], where: str, labelled: bool) -> Row:
+    answers = record.get("answers") or []
+    check_answered(answers, labelled, where)
     return Row(
         question=str(value(record, "question", where)),
         images=images,
@@ -126,7 +85,7 @@ def _row(record: Mapping[str, Any], images: tuple[Picture, ...], where: str, spl
             "source": str(record["image_id"]),
             "question_id": str(record["question_id"]),
             "image_id": str(record["image_id"]),
-            **{name: str(record[name]) for name in kept if record.get(name) is not None},
+            **{name: str(record[name]) for name in _KEPT if record.get(name) is not None},
             **(
                 {"confidence": tuple(str(one["answer_confidence"]) for one in answers)}
                 if answers and all(one.get("answer_confidence") for one in answers)
@@ -140,7 +99,6 @@ BENCHMARK = Benchmark(
     name="vqav2",
     title="VQAv2",
     domain="com",
-    splits=("train", "val", "test"),
     unlabelled=UNLABELLED,
     paper_splits=("train", "val"),
     metric="vqa_accuracy",
@@ -149,4 +107,5 @@ BENCHMARK = Benchmark(
     text=lambda row, prompt: short_answer(row.question, prompt),
     paper_order=python_order(4),
     one_per_picture=True,
+    paper="MMNeuron",
 )
