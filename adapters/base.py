@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from mmlens.adapter import Adapter, Media, Tower, TowerMLP
-from mmlens.data.media.decoding import VideoFrames
+from mmlens.data.media.videos import VideoFrames
 from mmlens.tokens.groups import TokenIds
 from mmlens_adapters.decoders import hooked_transformer_config, hooked_transformer_weights
 
