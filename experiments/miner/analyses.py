@@ -175,10 +175,8 @@ def neurons_section(study: ModalityStudy) -> Section:
 
 def masks_section(study: ModalityStudy) -> Section:
     """MI-5 to MI-8: what masking costs, however the neurons are found and whatever is done."""
-    config, names = study.config, [*study.modalities, *study.config.unions, ALL]
-    datasets, against = [*study.domains, ALL], {"control": "matched"}
-    found = {"strategy": config.strategy, "weights": config.weights}
-    own = {**found, "ratio": config.ratio}
+    names, datasets = [*study.modalities, *study.config.unions, ALL], [*study.domains, ALL]
+    against = {"control": "matched"}
     main = study.masking("main")
     parts: list[Part] = []
 
@@ -186,27 +184,29 @@ def masks_section(study: ModalityStudy) -> Section:
         parts.append(Figure(name, drawn, caption, {**against, **words}))
 
     for control in CONTROLS:
-        drawn = plots.masking_effects(main, control, modalities=names, evaluated=datasets, **own)
+        drawn = plots.masking_effects(main, control, modalities=names, evaluated=datasets)
         add(f"masking-{control}", drawn, "masking_effects", control=control)
     if not (table := study.masking("treatments")).empty:
-        add("treatments", plots.treatments_figure(table, modalities=names, **own), "treatments")
+        drawn = plots.treatments_figure(plots.choose(table, evaluated=ALL), modalities=names)
+        add("treatments", drawn, "treatments")
     if not (table := study.masking("ratios")).empty:
-        add("ratios", plots.ratio_curves(table, modalities=[ALL], **found), "ratio_curves")
+        drawn = plots.ratio_curves(plots.choose(table, evaluated=ALL), modalities=[ALL])
+        add("ratios", drawn, "ratio_curves")
     if not (table := study.masking("grid")).empty:
         order = {name: list(dict.fromkeys(table[name])) for name in ("strategy", "weights")}
         drawn = plots.masking_grid(
-            table,
-            ratio=config.ratio,
+            plots.choose(table, evaluated=ALL),
             modalities=[ALL],
             strategies=order["strategy"],
             weights=order["weights"],
         )
         add("grid", drawn, "masking_grid", cells=int((table.evaluated == ALL).sum()))
     if not (table := study.masking("mining")).empty:
-        drawn = plots.mining_matrix(table, modalities=[ALL], data_sets=datasets, **own)
+        drawn = plots.mining_matrix(table, modalities=[ALL], data_sets=datasets)
         add("mining", drawn, "mining_matrix", cells=len(table))
     if not (table := study.masking("splits")).empty:
-        add("splits", plots.split_types_figure(table, **own), "split_types")
+        drawn = plots.split_types_figure(plots.choose(table, evaluated=ALL))
+        add("splits", drawn, "split_types")
     text = "Comparisons are asked fewer questions than the verdicts above, as their figures say."
     parts += [Text(f"Left out: {why}", "missing") for why in study.masks.left_out]
     return Section("Masking, every way", text, parts)

@@ -39,14 +39,10 @@ from mmlens.plots.frames import (
 )
 from mmlens.plots.importance import importance_maps
 from mmlens.plots.lens import answer_by_layer, entropy_by_layer
-from mmlens.plots.masking import masking_effects, treatments_figure
+from mmlens.plots.masking import masking_effects, split_types_figure, treatments_figure
+from mmlens.plots.masking_frames import choose
 from mmlens.plots.masking_maps import masking_grid, mining_matrix
-from mmlens.plots.methods import (
-    method_overlap,
-    method_pairs,
-    methods_comparison,
-    split_types_figure,
-)
+from mmlens.plots.methods import method_overlap, method_pairs, methods_comparison
 from mmlens.plots.neurons import layer_distribution, neuron_domains, neurons_per_domain
 from mmlens.plots.numbers import NATS, POINTS, Unit
 from mmlens.plots.overlap import overlap_heatmap
@@ -80,6 +76,7 @@ __all__ = [
     "accuracy_bars",
     "accuracy_summary",
     "answer_by_layer",
+    "choose",
     "contributions_by_layer",
     "convergence_curves",
     "deviation_by_layer",

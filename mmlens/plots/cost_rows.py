@@ -1,4 +1,6 @@
-"""Rows of costs: drops of mask and control at the left, their difference at the right, a line per mask."""
+"""Rows of costs: drops of mask and control at the left, their difference at the right, a line per mask.
+
+What the figures of masks, treatments, splits and methods have in common."""
 
 from __future__ import annotations
 
@@ -10,48 +12,59 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.effect_marks import bands, effect_axes, effect_legend, effect_traces
 from mmlens.plots.frames import Row
-from mmlens.plots.style import GREY, label, wrapped
+from mmlens.plots.style import GREY, finish, label, styles_of, wrapped
 
 #: Above: title, subtitle, and a legend that takes up to four lines in a narrow window.
 MARGINS = {"t": 180, "b": 75}
 
 
-def cost_rows(rows: Sequence[Row], colours: Sequence[str], control: str) -> go.Figure:
-    """Drops of mask and control at the left, their difference at the right, a line per row.
+def cost_figure(
+    rows: Sequence[Row], names: Sequence[str], control: str, title: str, subtitle: str
+) -> go.Figure:
+    """What masks cost beside a control, a line per row.
 
-    Rows come in order, those of one ``owner`` together: its name stands above them, and ``inner``
-    names each line; where every owner has one and the same, the owner alone. Without a title yet.
+    Left: drop in accuracy under the mask, and mean drop under the control with its standard deviation
+    over its sets. Right: mask minus control with its 95% interval, filled where it excludes 0, or
+    "no control". Percentage points.
+
+    Args:
+        rows: as :func:`mmlens.plots.effect_marks.effect_traces` takes them, those of one ``owner``
+            together: its name stands above them, and ``inner`` names each line; where every owner
+            has one and the same, the owner alone.
+        names: whose neurons ``mask`` may be, in the order of their colours.
+        control: what the control is called.
+        title, subtitle: of the figure.
     """
+    styles = styles_of(names)
     lines = slots(rows)
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
     heights = [i for i, (_, _, row) in enumerate(lines) if row is not None]
-    effect_traces(figure, rows, colours, True, heights)
+    effect_traces(figure, rows, [styles[row["mask"]].colour for row in rows], True, heights)
     effect_legend(figure, f"{label(control)} control")
-    ticks = [text for _, text, _ in lines]
-    figure.update_yaxes(
-        tickvals=list(range(len(lines))),
-        ticktext=ticks,
-        zeroline=False,
-        showgrid=False,
-        range=[len(lines) - 0.5, -0.5],
-    )
     for height, row in zip(heights, rows, strict=True):
         if math.isnan(row["difference"]):
-            figure.add_annotation(
-                x=0.5,
-                y=height,
-                xref="x2 domain",
-                yref="y2",
-                text="no control",
-                showarrow=False,
-                font={"size": 12, "color": GREY},
-            )
+            _say_no_control(figure, height)
     effect_axes(figure, rows)
     figure.update_xaxes(title_text="accuracy lost<br>(points)", col=1)
     figure.update_xaxes(title_text="mask minus<br>control (points)", col=2)
+    return finish_rows(figure, rows, title, subtitle)
+
+
+def finish_rows(figure: go.Figure, rows: Sequence[Row], title: str, subtitle: str) -> go.Figure:
+    """Names of the lines, shades behind every other owner's, title, room for both."""
+    lines = slots(rows)
+    figure.update_yaxes(
+        tickvals=list(range(len(lines))),
+        ticktext=[text for _, text, _ in lines],
+        range=[len(lines) - 0.5, -0.5],
+        zeroline=False,
+        showgrid=False,
+    )
     bands(figure, [owner for owner, _, _ in lines])
+    height = rows_height(rows)
+    finish(figure, title, subtitle, height=height)
     # A fixed distance above the panels: as a share of a tall figure it would reach the title.
-    inner = rows_height(rows) - MARGINS["t"] - MARGINS["b"]
+    inner = height - MARGINS["t"] - MARGINS["b"]
     return figure.update_layout(margin=MARGINS, legend={"y": 1 + 8 / inner})
 
 
@@ -69,7 +82,19 @@ def slots(rows: Sequence[Row]) -> list[tuple[str, str, Row | None]]:
 
 
 def rows_height(rows: Sequence[Row]) -> int:
-    """Height in pixels of a figure of :func:`cost_rows`."""
+    """Height in pixels of a figure of these rows."""
     lines = slots(rows)
     each = 40 if any("<br>" in text for _, text, _ in lines) else 27
     return max(400, MARGINS["t"] + MARGINS["b"] + each * len(lines))
+
+
+def _say_no_control(figure: go.Figure, height: int) -> None:
+    figure.add_annotation(
+        x=0.5,
+        y=height,
+        xref="x2 domain",
+        yref="y2",
+        text="no control",
+        showarrow=False,
+        font={"size": 12, "color": GREY},
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from mmlens.plots.frames import Row
+from mmlens.plots.frames import Row, excludes_zero
 from mmlens.plots.style import GREY, INK, PALE, label
 
 
@@ -28,8 +28,8 @@ def effect_traces(
         f"{r['n_questions']} questions"
         for r in rows
     ]
-    own: Row = {"y": heights, "text": hover, "showlegend": False, "visible": shown}
-    own |= {"mode": "markers", "hovertemplate": "%{text}<br>%{x:.2f} points"}
+    shared: Row = {"y": heights, "text": hover, "showlegend": False, "visible": shown}
+    shared |= {"mode": "markers", "hovertemplate": "%{text}<br>%{x:.2f} points"}
     figure.add_scatter(
         x=[100 * r["control_drop"] for r in rows],
         name="control",
@@ -37,7 +37,7 @@ def effect_traces(
         col=1,
         marker={"symbol": "line-ns", "size": 14, "line": {"color": INK, "width": 2}},
         error_x={"array": [100 * r["control_sd"] for r in rows], "color": GREY, "width": 0},
-        **own,
+        **shared,
     )
     figure.add_scatter(
         x=[100 * r["drop"] for r in rows],
@@ -50,19 +50,19 @@ def effect_traces(
             "color": colours,
             "line": {"color": INK, "width": 0.7},
         },
-        **own,
+        **shared,
     )
-    difference_trace(figure, rows, colours, own, column=2)
+    difference_trace(figure, rows, colours, shared, column=2)
 
 
 def difference_trace(
-    figure: go.Figure, rows: Sequence[Row], colours: Sequence[str], own: Row, column: int
+    figure: go.Figure, rows: Sequence[Row], colours: Sequence[str], shared: Row, column: int
 ) -> None:
     """Differences with their 95% intervals, in points: filled where it excludes 0, hollow else.
 
-    ``own`` is what the trace shares with others: places ``y``, ``text`` of the hover, ``visible``.
+    ``shared`` is what the trace shares with others: places ``y``, ``text`` of the hover, ``visible``.
     """
-    clear = [r["low"] > 0 or r["high"] < 0 for r in rows]
+    clear = [excludes_zero(row) for row in rows]
     figure.add_scatter(
         x=[100 * r["difference"] for r in rows],
         name="difference",
@@ -81,36 +81,40 @@ def difference_trace(
             "thickness": 2,
             "width": 5,
         },
-        **own,
+        **shared,
     )
+
+
+#: What the marker of a difference says; the mask's has another shape, not to be read so.
+INTERVAL_MARKS = (("95% interval excludes 0", "circle"), ("includes 0", "circle-open"))
 
 
 def effect_legend(figure: go.Figure, control: str) -> None:
     """What the marks of :func:`effect_traces` mean, in ink alone: their colours tell masks apart."""
-    # The marker of the mask must not be read as filled for "excludes 0": it has another shape.
-    for name, symbol in (
-        ("drop, mask", "diamond"),
-        (f"drop, {control} (mean, sd)", "line-ns"),
-        ("95% interval excludes 0", "circle"),
-        ("includes 0", "circle-open"),
-    ):
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            name=name,
-            mode="markers",
-            marker={"symbol": symbol, "size": 11, "color": INK, "line": {"color": INK, "width": 2}},
-        )
+    drops = (("drop, mask", "diamond"), (f"drop, {control} (mean, sd)", "line-ns"))
+    mark_legend(figure, (*drops, *INTERVAL_MARKS))
+
+
+def mark_legend(figure: go.Figure, marks: Sequence[tuple[str, str]]) -> None:
+    """Entries (name, symbol) of a legend without a trace of their own."""
+    for name, symbol in marks:
+        mark = {"symbol": symbol, "size": 11, "color": INK, "line": {"color": INK, "width": 2}}
+        figure.add_scatter(x=[None], y=[None], name=name, mode="markers", marker=mark)
 
 
 def effect_axes(figure: go.Figure, rows: Sequence[Row]) -> None:
     """One scale for both panels and all rows that may be drawn: lengths can be compared."""
-    ends = [100 * row[key] for row in rows for key in ("drop", "control_drop", "low", "high")]
+    scale_points(figure, rows, ("drop", "control_drop", "low", "high"))
+    figure.update_xaxes(title_text="drop in accuracy<br>(percentage points)", col=1)
+    figure.update_xaxes(title_text="mask minus control<br>(percentage points)", col=2)
+
+
+def scale_points(figure: go.Figure, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """All x axes in points, from the least to the greatest of these columns and 0, with some room."""
+    ends = [100 * float(row[key]) for row in rows for key in columns]
     known = [0.0, *(end for end in ends if math.isfinite(end))]
     room = 0.06 * (max(known) - min(known)) + 0.1
     figure.update_xaxes(range=[min(known) - room, max(known) + room], zerolinewidth=2)
-    figure.update_xaxes(title_text="drop in accuracy<br>(percentage points)", col=1)
-    figure.update_xaxes(title_text="mask minus control<br>(percentage points)", col=2)
 
 
 def bands(figure: go.Figure, owners: Sequence[str]) -> None:

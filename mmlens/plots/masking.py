@@ -1,9 +1,9 @@
-"""Figures of masking modality-specific neurons (MINER): what it costs, beside the controls.
+"""What masking modality-specific neurons costs (MINER), beside the controls: by data set, treatment, split.
 
-Part of :mod:`mmlens.plots`, which offers them by name. Each is drawn from the masking table
-(:data:`MASKING_COLUMNS`): a row per setting, evaluated data set and control. Where a figure shows
-one value of a column (one strategy, one ratio, ...) it is an argument; without it the only value
-there is, or methods.md's default among several, is drawn, and the subtitle says which."""
+Each figure is drawn from the masking table (:data:`mmlens.plots.MASKING_COLUMNS`): a row per setting,
+evaluated data set and control. A column that a figure does not vary has one value in the frame
+(:func:`mmlens.plots.choose`); the subtitle says which. ValueError for a missing column, an empty
+frame, several values of such a column, a control that is not there, or a name that an order lacks."""
 
 from __future__ import annotations
 
@@ -12,103 +12,106 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmlens.plots.cost_rows import cost_rows, rows_height
+from mmlens.plots.cost_rows import cost_figure
 from mmlens.plots.frames import ordered
 from mmlens.plots.masking_frames import (
-    TREATMENTS,
+    TREATMENT_NAMES,
     against,
-    choose,
-    control_text,
+    described,
     masking_rows,
-    setting_text,
+    modality_name,
 )
-from mmlens.plots.numbers import span
-from mmlens.plots.style import finish, styles_of
+
+SPLITS = {
+    "prompt": "prompt (one set)",
+    "special_text_as_one": "special and text as one",
+    "special_text_separate": "special and text separate",
+}
 
 
 def masking_effects(
     masking: pd.DataFrame,
     control: str = "matched",
     *,
-    mined: str | None = None,
-    strategy: str | None = None,
-    weights: str | None = None,
-    ratio: float | None = None,
-    treatment: str | None = None,
     modalities: Sequence[str] | None = None,
     evaluated: Sequence[str] | None = None,
 ) -> go.Figure:
     """What masking each modality's neurons costs on each data set, against the control.
 
-    Left: drop in accuracy under the mask, and mean drop under the control with its standard deviation
-    over its sets. Right: mask minus control with its 95% interval, filled where it excludes 0, or
-    "no control". Percentage points; one setting. ``modalities`` and ``evaluated`` give the order.
-    ValueError for a missing column, an empty frame, or a value or control that is not there.
+    Panels and marks as in :func:`mmlens.plots.cost_rows.cost_figure`. ``modalities`` and
+    ``evaluated`` give the order. Errors as for the module.
     """
-    rows = against(masking_rows(masking), control)
-    rows = choose(
-        rows, mined=mined, strategy=strategy, weights=weights, ratio=ratio, treatment=treatment
-    )
+    rows = against(masking_rows(masking, ("modality", "evaluated")), control)
     order, asked = ordered(rows, "modality", modalities), ordered(rows, "evaluated", evaluated)
-    cells = {(row["modality"], row["evaluated"]): row for row in rows}
+    by_key = {(row["modality"], row["evaluated"]): row for row in rows}
     drawn = [
-        row | {"owner": _modality(m), "inner": "all data sets" if e == "all" else e, "mask": m}
+        row | {"owner": modality_name(m), "inner": "all data sets" if e == "all" else e, "mask": m}
         for m in order
         for e in asked
-        if (row := cells.get((m, e)))
+        if (row := by_key.get((m, e)))
     ]
-    styles = styles_of(modalities or order)
-    figure = cost_rows(drawn, [styles[row["mask"]].colour for row in drawn], control)
-    return finish(
-        figure,
-        "What masking a modality's neurons costs, by data set",
-        f"{setting_text(rows, ['modality'])};<br>{span([r['n_questions'] for r in rows])} questions; "
-        f"{control_text(rows, control)}",
-        height=rows_height(drawn),
-    )
+    title = "What masking a modality's neurons costs, by data set"
+    subtitle = described(rows, control, ["modality"])
+    return cost_figure(drawn, modalities or order, control, title, subtitle)
 
 
 def treatments_figure(
     masking: pd.DataFrame,
     control: str = "matched",
     *,
-    mined: str | None = None,
-    strategy: str | None = None,
-    weights: str | None = None,
-    ratio: float | None = None,
-    evaluated: str | None = None,
     modalities: Sequence[str] | None = None,
 ) -> go.Figure:
     """What each way of treating a modality's neurons costs, side by side, against the control.
 
     Per modality: set to 0, set to the layer's minimum, set to 0 on the modality's own tokens alone,
-    and all other neurons set to 0. Panels, marks, arguments and errors as :func:`masking_effects`;
-    a control is treated as the mask is.
+    and all other neurons set to 0. Panels, marks and errors as :func:`masking_effects`; a control is
+    treated as the mask is.
     """
-    rows = against(masking_rows(masking), control)
-    rows = choose(
-        rows, mined=mined, strategy=strategy, weights=weights, ratio=ratio, evaluated=evaluated
-    )
+    rows = against(masking_rows(masking, ("modality", "treatment")), control)
     order = ordered(rows, "modality", modalities)
-    cells = {(row["modality"], row["treatment"]): row for row in rows}
-    ways = dict.fromkeys(("zero", "own_tokens", "layer_minimum", "keep_only"))
-    ways |= dict.fromkeys(row["treatment"] for row in rows)
+    by_key = {(row["modality"], row["treatment"]): row for row in rows}
+    treatments = dict.fromkeys(("zero", "own_tokens", "layer_minimum", "keep_only"))
+    treatments |= dict.fromkeys(row["treatment"] for row in rows)
     drawn = [
-        row | {"owner": _modality(m), "inner": TREATMENTS.get(way, way), "mask": m}
+        row | {"owner": modality_name(m), "inner": TREATMENT_NAMES.get(done, done), "mask": m}
         for m in order
-        for way in ways
-        if (row := cells.get((m, way)))
+        for done in treatments
+        if (row := by_key.get((m, done)))
     ]
-    styles = styles_of(modalities or order)
-    figure = cost_rows(drawn, [styles[row["mask"]].colour for row in drawn], control)
-    return finish(
-        figure,
-        "What each treatment of a modality's neurons costs",
-        f"{setting_text(rows, ['modality', 'treatment'])};<br>"
-        f"{span([r['n_questions'] for r in rows])} questions; {control_text(rows, control)}",
-        height=rows_height(drawn),
-    )
+    title = "What each treatment of a modality's neurons costs"
+    subtitle = described(rows, control, ["modality", "treatment"])
+    return cost_figure(drawn, modalities or order, control, title, subtitle)
 
 
-def _modality(name: str) -> str:
-    return "all modalities" if name == "all" else name
+def split_types_figure(
+    masking: pd.DataFrame,
+    control: str = "matched",
+    *,
+    modalities: Sequence[str] | None = None,
+) -> go.Figure:
+    """What each way of splitting the prompt into token sets finds, and what masking it costs.
+
+    Per split type (methods 3.1) its modalities, with the number of neurons in brackets. Panels, marks
+    and errors as :func:`masking_effects`; columns: :data:`mmlens.plots.SPLIT_COLUMNS`, the masking
+    table's and ``split``.
+    """
+    every = masking_rows(masking, ("modality", "split"), ("split",))
+    splits = dict.fromkeys(one for one in SPLITS if any(r["split"] == one for r in every))
+    splits |= dict.fromkeys(str(row["split"]) for row in every)
+    rows = against(every, control, ("split",))
+    order = ordered(rows, "modality", modalities)
+    by_key = {(row["split"], row["modality"]): row for row in rows}
+    drawn = [
+        row
+        | {
+            "owner": SPLITS.get(split, split),
+            "inner": f"{modality_name(m)} ({int(row['n_neurons']):,})",
+            "mask": m,
+        }
+        for split in splits
+        for m in order
+        if (row := by_key.get((split, m)))
+    ]
+    title = "Ways of splitting the prompt: what masking costs"
+    subtitle = described(rows, control, ["modality"], "neurons in brackets; ")
+    return cost_figure(drawn, modalities or order, control, title, subtitle)

@@ -1,12 +1,13 @@
-"""The masking table as figures read it: checked rows, one setting chosen, one control, names.
+"""The masking table as figures read it: one setting chosen, one control, names.
 
 A row per masked setting, evaluated data set and control. A setting is what was mined, the strategy,
-the weights of the scores, the ratio, the modality and the treatment of its neurons."""
+the weights of the scores, the ratio, the modality and the treatment of its neurons. A figure varies
+two of these and is given a frame in which the others have one value each: :func:`choose` makes it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -17,19 +18,7 @@ from mmlens.plots.style import label
 CONTROL_VALUES = ("control_mean", "control_sd", "control_drop", "difference", "low", "high")
 
 
-#: What is drawn of several values when none is asked for: methods.md's defaults, and all data.
-STANDARD: Mapping[str, object] = {
-    "mined": "all",
-    "strategy": "LA_MU",
-    "weights": "paper",
-    "ratio": 0.02,
-    "modality": "all",
-    "treatment": "zero",
-    "evaluated": "all",
-}
-
-
-TREATMENTS = {
+TREATMENT_NAMES = {
     "zero": "set to 0",
     "layer_minimum": "set to layer minimum",
     "keep_only": "all others set to 0",
@@ -37,16 +26,55 @@ TREATMENTS = {
 }
 
 
-def masking_rows(frame: pd.DataFrame, extra: Sequence[str] = ()) -> list[Row]:
-    """Rows of a masking table; an empty control is ''.
+def choose(frame: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    """The rows that have these values, such as ``ratio=0.02, evaluated="all"``.
 
-    ValueError for a missing column, an empty frame, or one cell given twice.
+    ValueError for a missing column, or, naming the values there are, for one that is not there.
+    """
+    checked_rows(frame, (*MASKING_COLUMNS, *wanted), "masking")
+    for column, value in wanted.items():
+        kept = frame[[_same(one, value) for one in frame[column]]]
+        if kept.empty:
+            raise ValueError(
+                f"The masking frame has {column} {_listed(frame[column])}, and {value} was asked for."
+            )
+        frame = kept
+    return frame
+
+
+def _same(given: object, wanted: object) -> bool:
+    if isinstance(given, int | float) and isinstance(wanted, int | float):
+        return math.isclose(given, wanted, rel_tol=1e-6)
+    return given == wanted
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(one) for one in dict.fromkeys(values))
+
+
+def masking_rows(
+    frame: pd.DataFrame, varying: Sequence[str], extra: Sequence[str] = ()
+) -> list[Row]:
+    """Rows of a masking table, in which only the ``varying`` columns may have several values.
+
+    An empty control is ''. ``extra`` names further columns that tell settings apart.
+
+    ValueError for a missing column, an empty frame, several values where a figure shows one, or one
+    row given twice.
     """
     rows = checked_rows(frame, (*MASKING_COLUMNS, *extra), "masking")
+    names = (*SETTING_COLUMNS, "evaluated", *extra)
+    for column in names:
+        given = dict.fromkeys(row[column] for row in rows)
+        if column not in varying and len(given) > 1:
+            raise ValueError(
+                f"The masking frame has several values of {column}: {_listed(given)}. Choose one: "
+                f"plots.choose(frame, {column}=...)."
+            )
     seen = set()
     for row in rows:
         row["control"] = row["control"] if isinstance(row["control"], str) else ""
-        key = tuple(row[name] for name in (*SETTING_COLUMNS, "evaluated", "control", *extra))
+        key = tuple(row[name] for name in (*names, "control"))
         if key in seen:
             raise ValueError(
                 f"The masking frame has two rows for {key}: one is needed per setting, evaluated "
@@ -54,36 +82,6 @@ def masking_rows(frame: pd.DataFrame, extra: Sequence[str] = ()) -> list[Row]:
             )
         seen.add(key)
     return rows
-
-
-def choose(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows of one value of each column named.
-
-    None takes the only value there is, or of several the one in :data:`STANDARD`. ValueError, naming
-    the values there are, when that cannot be told or the value asked for is not there.
-    """
-    found = list(rows)
-    for column, value in wanted.items():
-        present = list(dict.fromkeys(row[column] for row in found))
-        named = ", ".join(str(one) for one in present)
-        if value is None and len(present) == 1:
-            continue
-        sought = STANDARD.get(column) if value is None else value
-        kept = [row for row in found if _same(row[column], sought)]
-        if not kept and value is None:
-            raise ValueError(
-                f"The masking frame has several values of {column}: {named}. Say which one to draw."
-            )
-        if not kept:
-            raise ValueError(f"The masking frame has {column} {named}, and {value} was asked for.")
-        found = kept
-    return found
-
-
-def _same(given: object, wanted: object) -> bool:
-    if isinstance(given, int | float) and isinstance(wanted, int | float):
-        return math.isclose(given, wanted, rel_tol=1e-6)
-    return given == wanted
 
 
 def against(rows: Sequence[Row], control: str, extra: Sequence[str] = ()) -> list[Row]:
@@ -114,7 +112,7 @@ def setting_text(rows: Sequence[Row], leave_out: Sequence[str] = ()) -> str:
         "weights": lambda v: f"weights {label(v)}",
         "ratio": lambda v: f"{percent(v)} of neurons",
         "modality": lambda v: "all modalities" if v == "all" else f"{label(v)} neurons",
-        "treatment": lambda v: TREATMENTS.get(v, label(v)),
+        "treatment": lambda v: TREATMENT_NAMES.get(v, label(v)),
         "mined": lambda v: "mined on all data" if v == "all" else f"mined on {label(v)}",
         "evaluated": lambda v: "all questions" if v == "all" else f"questions of {label(v)}",
     }
@@ -136,3 +134,14 @@ def control_text(rows: Sequence[Row], control: str) -> str:
     if seeds:
         text += f" of {span(seeds)} {'set' if max(seeds) == 1 else 'sets'}"
     return f"{text}; {without} of {len(rows)} without it" if without else text
+
+
+def described(rows: Sequence[Row], control: str, varying: Sequence[str], before: str = "") -> str:
+    """A subtitle: what the rows have in common, their questions and their control."""
+    questions = span([row["n_questions"] for row in rows])
+    return f"{setting_text(rows, varying)};<br>{before}{questions} questions; {control_text(rows, control)}"
+
+
+def modality_name(name: str) -> str:
+    """A modality as figures name it."""
+    return "all modalities" if name == "all" else name

@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import Row, excludes_zero, ordered
-from mmlens.plots.masking_frames import against, choose, control_text, masking_rows, setting_text
-from mmlens.plots.numbers import points, span
+from mmlens.plots.masking_frames import against, described, masking_rows, modality_name
+from mmlens.plots.numbers import points
 from mmlens.plots.style import INK, SEQUENTIAL, finish, label, wrapped
 
 
@@ -22,10 +22,6 @@ def masking_grid(
     masking: pd.DataFrame,
     control: str = "matched",
     *,
-    mined: str | None = None,
-    ratio: float | None = None,
-    treatment: str | None = None,
-    evaluated: str | None = None,
     modalities: Sequence[str] | None = None,
     strategies: Sequence[str] | None = None,
     weights: Sequence[str] | None = None,
@@ -35,35 +31,22 @@ def masking_grid(
     A cell has the accuracy under the mask (per cent) and its change from the untouched model (points);
     the colour is what is lost. A star: the 95% interval of the difference from the control excludes 0;
     a ring: no control was run for this cell. ``modalities``: those drawn, in this order (default: all
-    there are). ``strategies`` and ``weights`` give orders. ValueError for a missing column, an empty
-    frame, or a value or control that is not there.
+    there are). ``strategies`` and ``weights`` give orders. Errors as
+    :func:`mmlens.plots.masking_effects`.
     """
-    rows = against(masking_rows(masking), control)
-    chosen = {"mined": mined, "ratio": ratio, "treatment": treatment, "evaluated": evaluated}
-    rows = _of_modalities(choose(rows, **chosen), modalities)
-    figure = _maps(
-        rows,
-        ("weights", ordered(rows, "weights", weights)),
-        ("strategy", ordered(rows, "strategy", strategies)),
-        modalities,
-    )
-    return _described(
-        figure,
-        rows,
-        control,
-        "Strategy and weights of the scores: what is lost",
-        ("strategy", "weights"),
-    )
+    axes = ("weights", "strategy")
+    rows = against(masking_rows(masking, ("modality", *axes)), control)
+    rows = _of_modalities(rows, modalities)
+    down, across = ordered(rows, "weights", weights), ordered(rows, "strategy", strategies)
+    figure = _maps(rows, (axes[0], down), (axes[1], across), modalities)
+    title = "Strategy and weights of the scores: what is lost"
+    return _titled(figure, rows, control, title, axes)
 
 
 def mining_matrix(
     masking: pd.DataFrame,
     control: str = "matched",
     *,
-    strategy: str | None = None,
-    weights: str | None = None,
-    ratio: float | None = None,
-    treatment: str | None = None,
     modalities: Sequence[str] | None = None,
     data_sets: Sequence[str] | None = None,
 ) -> go.Figure:
@@ -72,23 +55,13 @@ def mining_matrix(
     Cells as in :func:`masking_grid`; a frame marks those where the neurons were found on the data
     that the questions are of. ``data_sets`` gives the order of both. Errors as there.
     """
-    rows = against(masking_rows(masking), control)
-    chosen = {"strategy": strategy, "weights": weights, "ratio": ratio, "treatment": treatment}
-    rows = _of_modalities(choose(rows, **chosen), modalities)
-    figure = _maps(
-        rows,
-        ("mined", ordered(rows, "mined", data_sets)),
-        ("evaluated", ordered(rows, "evaluated", data_sets)),
-        modalities,
-        framed=True,
-    )
-    return _described(
-        figure,
-        rows,
-        control,
-        "Neurons mined on one data set, masked on another",
-        ("mined", "evaluated"),
-    )
+    axes = ("mined", "evaluated")
+    rows = against(masking_rows(masking, ("modality", *axes)), control)
+    rows = _of_modalities(rows, modalities)
+    down, across = (ordered(rows, one, data_sets) for one in axes)
+    figure = _maps(rows, (axes[0], down), (axes[1], across), modalities, framed=True)
+    title = "Neurons mined on one data set, masked on another"
+    return _titled(figure, rows, control, title, axes)
 
 
 def _of_modalities(rows: Sequence[Row], modalities: Sequence[str] | None) -> list[Row]:
@@ -119,9 +92,7 @@ def _maps(
     figure = make_subplots(
         rows=len(facets),
         shared_xaxes=True,
-        subplot_titles=[
-            "all modalities" if one == "all" else f"{label(one)} neurons" for one in facets
-        ],
+        subplot_titles=[modality_name(f"{label(m)} neurons" if m != "all" else m) for m in facets],
         vertical_spacing=gap / total if len(facets) > 1 else 0,
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": 14}, yshift=2)
@@ -137,13 +108,7 @@ def _maps(
         for name in row_values if framed else ():
             if name in column_values:
                 _frame(figure, list(column_values).index(name), list(row_values).index(name), i)
-    figure.update_xaxes(**_ticks([_words(one) for one in column_values]))
-    figure.update_xaxes(showticklabels=True)
-    figure.update_yaxes(**_ticks([_words(one) for one in row_values]))
-    figure.update_yaxes(range=[len(row_values) - 0.5, -0.5])
-    names = {"weights": "weights of the scores", "mined": "mined on", "evaluated": "questions of"}
-    figure.update_xaxes(title_text=names.get(column_key, column_key), row=len(facets))
-    figure.update_yaxes(title_text=names.get(row_key, row_key))
+    _name_axes(figure, down, across, len(facets))
     figure.update_layout(
         height=total + 235,
         coloraxis={
@@ -154,6 +119,20 @@ def _maps(
         },
     )
     return figure
+
+
+def _name_axes(
+    figure: go.Figure, down: tuple[str, Sequence[str]], across: tuple[str, Sequence[str]], maps: int
+) -> None:
+    """The columns' values below every map, the names of both columns at the outermost alone."""
+    (row_key, row_values), (column_key, column_values) = down, across
+    figure.update_xaxes(**_ticks([_words(one) for one in column_values]))
+    figure.update_xaxes(showticklabels=True)
+    figure.update_yaxes(**_ticks([_words(one) for one in row_values]))
+    figure.update_yaxes(range=[len(row_values) - 0.5, -0.5])
+    names = {"weights": "weights of the scores", "mined": "mined on", "evaluated": "questions of"}
+    figure.update_xaxes(title_text=names.get(column_key, column_key), row=maps)
+    figure.update_yaxes(title_text=names.get(row_key, row_key))
 
 
 def _map(
@@ -228,19 +207,14 @@ def _hover(row: Row | None) -> str:
     )
 
 
-def _described(
+def _titled(
     figure: go.Figure, rows: Sequence[Row], control: str, title: str, axes: Sequence[str]
 ) -> go.Figure:
     """Title, subtitle, room."""
     bare = not any(row["control"] for row in rows)
     signs = "" if bare else f"; * interval against {label(control)} excludes 0"
-    ring = "; ° no control" if signs and not all(row["control"] for row in rows) else ""
-    finish(
-        figure,
-        title,
-        f"Masked accuracy (%), below it the change (points){signs}{ring}<br>"
-        f"{setting_text(rows, (*axes, 'modality'))}; {span([r['n_questions'] for r in rows])} questions; "
-        f"{control_text(rows, control)}",
-        height=figure.layout.height,
-    )
+    ring = "; \u00b0 no control" if signs and not all(row["control"] for row in rows) else ""
+    common = described(rows, control, (*axes, "modality")).replace(";<br>", "; ")
+    subtitle = f"Masked accuracy (%), below it the change (points){signs}{ring}<br>{common}"
+    finish(figure, title, subtitle, height=figure.layout.height)
     return figure.update_layout(margin={"t": 125, "b": 110})

@@ -1,7 +1,7 @@
-"""Figures that compare ways of finding neurons: methods at equal budget, ways of splitting tokens.
+"""Two methods of finding neurons at equal budget: what their neurons cost, and how many they share.
 
-Part of :mod:`mmlens.plots`, which offers them by name. The comparison of MMNeuron's neurons, found by
-entropy, with MINER's, found by importance, is ours: no paper has it."""
+The comparison of MMNeuron's neurons, found by entropy, with MINER's, found by importance, is ours: no
+paper has it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from mmlens.plots.cost_rows import MARGINS, cost_rows, rows_height, slots
-from mmlens.plots.effect_marks import bands, difference_trace
+from mmlens.plots.cost_rows import cost_figure, finish_rows, slots
+from mmlens.plots.effect_marks import INTERVAL_MARKS, difference_trace, mark_legend, scale_points
 from mmlens.plots.frames import (
     METHOD_COLUMNS,
     METHOD_OVERLAP_COLUMNS,
     PAIR_COLUMNS,
     Row,
     checked_rows,
+    in_order,
     ordered,
 )
-from mmlens.plots.masking_frames import against, choose, control_text, masking_rows, setting_text
 from mmlens.plots.numbers import span
-from mmlens.plots.style import INK, SEQUENTIAL, domain_styles, finish, label, styles_of, wrapped
-
-SPLITS = {
-    "prompt": "prompt (one set)",
-    "special_text_as_one": "special and text as one",
-    "special_text_separate": "special and text separate",
-}
+from mmlens.plots.style import SEQUENTIAL, domain_styles, finish, label, wrapped
 
 
 def methods_comparison(
@@ -50,7 +44,7 @@ def methods_comparison(
     """
     rows = checked_rows(methods, METHOD_COLUMNS, "methods")
     names, asked = ordered(rows, "method", order), ordered(rows, "evaluated", evaluated)
-    cells = {(row["method"], row["evaluated"]): row for row in rows}
+    by_key = {(row["method"], row["evaluated"]): row for row in rows}
     drawn = [
         row
         | {
@@ -63,25 +57,22 @@ def methods_comparison(
         }
         for e in asked
         for method in names
-        if (row := cells.get((method, e)))
+        if (row := by_key.get((method, e)))
     ]
-    styles = styles_of(order or names)
-    figure = cost_rows(drawn, [styles[row["mask"]].colour for row in drawn], control)
-    return finish(
-        figure,
-        "Methods of finding neurons, at equal budget",
+    subtitle = (
         f"{span([r['n_neurons'] for r in rows])} neurons masked (in brackets), "
-        f"{span([r['n_questions'] for r in rows])} questions; control: {label(control)}",
-        height=rows_height(drawn),
+        f"{span([r['n_questions'] for r in rows])} questions; control: {label(control)}"
     )
+    title = "Methods of finding neurons, at equal budget"
+    return cost_figure(drawn, order or names, control, title, subtitle)
 
 
 def method_pairs(pairs: pd.DataFrame, *, evaluated: Sequence[str] | None = None) -> go.Figure:
     """Two methods' neurons on the same questions: how much more the first's cost than the second's.
 
     Difference of the drops in accuracy, method_a minus method_b, in percentage points, with its 95%
-    interval; filled where it excludes 0. Columns: :data:`PAIR_COLUMNS`. ValueError for a missing
-    column, an empty frame, or a data set that ``evaluated`` lacks.
+    interval; filled where it excludes 0. Columns: :data:`mmlens.plots.PAIR_COLUMNS`. ValueError for a
+    missing column, an empty frame, or a data set that ``evaluated`` lacks.
     """
     rows = checked_rows(pairs, PAIR_COLUMNS, "method pairs")
     drawn = [
@@ -94,42 +85,24 @@ def method_pairs(pairs: pd.DataFrame, *, evaluated: Sequence[str] | None = None)
         for row in rows
         if row["evaluated"] == asked
     ]
-    lines = slots(drawn)
-    heights = [i for i, (_, _, row) in enumerate(lines) if row is not None]
-    styles = domain_styles(list(dict.fromkeys(str(row["inner"]) for row in drawn)))
+    heights = [i for i, (_, _, row) in enumerate(slots(drawn)) if row is not None]
+    styles = domain_styles(in_order(drawn, "inner"))
     hover = [f"{label(row['owner'])}: {label(row['inner'])}" for row in drawn]
-    own: Row = {"y": heights, "text": hover, "mode": "markers", "showlegend": False}
-    own |= {"hovertemplate": "%{text}<br>%{x:.2f} points<extra></extra>"}
+    shared: Row = {"y": heights, "text": hover, "mode": "markers", "showlegend": False}
+    shared |= {"hovertemplate": "%{text}<br>%{x:.2f} points<extra></extra>"}
     figure = go.Figure()
     figure.set_subplots(cols=1)
-    difference_trace(figure, drawn, [styles[str(r["inner"])].colour for r in drawn], own, column=1)
-    for name, symbol in (("95% interval excludes 0", "circle"), ("includes 0", "circle-open")):
-        mark = {"symbol": symbol, "size": 11, "color": INK, "line": {"color": INK, "width": 2}}
-        figure.add_scatter(x=[None], y=[None], name=name, mode="markers", marker=mark)
-    figure.update_yaxes(
-        tickvals=list(range(len(lines))),
-        ticktext=[text for _, text, _ in lines],
-        range=[len(lines) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-    )
-    ends = [100 * float(row[key]) for row in drawn for key in ("difference", "low", "high")]
-    known = [0.0, *(end for end in ends if math.isfinite(end))]
-    room = 0.06 * (max(known) - min(known)) + 0.1
-    figure.update_xaxes(
-        range=[min(known) - room, max(known) + room],
-        zerolinewidth=2,
-        title_text="drop of the first minus<br>drop of the second (points)",
-    )
-    bands(figure, [owner for owner, _, _ in lines])
-    finish(
+    colours = [styles[str(row["inner"])].colour for row in drawn]
+    difference_trace(figure, drawn, colours, shared, column=1)
+    mark_legend(figure, INTERVAL_MARKS)
+    scale_points(figure, drawn, ("difference", "low", "high"))
+    figure.update_xaxes(title_text="drop of the first minus<br>drop of the second (points)")
+    return finish_rows(
         figure,
+        drawn,
         "Which method's neurons cost more",
         "Same questions, paired; right of 0 the first method's neurons cost more",
-        height=rows_height(drawn),
     )
-    inner = rows_height(drawn) - MARGINS["t"] - MARGINS["b"]
-    return figure.update_layout(margin=MARGINS, legend={"y": 1 + 8 / inner})
 
 
 def method_overlap(
@@ -147,29 +120,14 @@ def method_overlap(
     """
     rows = checked_rows(overlap, METHOD_OVERLAP_COLUMNS, "method overlap")
     down, across = ordered(rows, "domain", domains), ordered(rows, "modality", modalities)
-    cells = {(row["domain"], row["modality"]): row for row in rows}
-    here = [[cells.get((d, m)) for m in across] for d in down]
+    by_key = {(row["domain"], row["modality"]): row for row in rows}
+    here = [[by_key.get((d, m)) for m in across] for d in down]
     ratios = [[_times_chance(one) for one in line] for line in here]
-    known = [one for line in ratios for one in line if one is not None]
+    figure = go.Figure(
+        _overlap_map(here, ratios, [[f"{label(d)}, {label(m)}" for m in across] for d in down])
+    )
     sizes = {"domain": {r["domain"]: int(r["n_domain"]) for r in rows}}
     sizes["modality"] = {r["modality"]: int(r["n_modality"]) for r in rows}
-    figure = go.Figure(
-        go.Heatmap(
-            z=ratios,
-            text=[[_both(one) for one in line] for line in here],
-            texttemplate="%{text}",
-            textfont={"size": 12},
-            customdata=[[f"{label(d)}, {label(m)}" for m in across] for d in down],
-            hovertemplate="%{customdata}: %{z:.3g} times chance<extra></extra>",
-            hoverongaps=False,
-            zmin=0,
-            zmax=max(known, default=1.0) or 1.0,
-            colorscale=SEQUENTIAL,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-        )
-    )
     look: Row = {"showgrid": False, "zeroline": False}
     figure.update_xaxes(
         title_text="by importance: modality (its neurons)",
@@ -194,6 +152,30 @@ def method_overlap(
     return figure.update_layout(margin={"t": 105, "b": 120})
 
 
+def _overlap_map(
+    rows: Sequence[Sequence[Row | None]],
+    ratios: Sequence[Sequence[float | None]],
+    names: Sequence[Sequence[str]],
+) -> go.Heatmap:
+    """Neurons in both sets as text, how many times chance that is as colour."""
+    known = [one for line in ratios for one in line if one is not None]
+    return go.Heatmap(
+        z=ratios,
+        text=[[_both(one) for one in line] for line in rows],
+        texttemplate="%{text}",
+        textfont={"size": 12},
+        customdata=names,
+        hovertemplate="%{customdata}: %{z:.3g} times chance<extra></extra>",
+        hoverongaps=False,
+        zmin=0,
+        zmax=max(known, default=1.0) or 1.0,
+        colorscale=SEQUENTIAL,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+    )
+
+
 def _times_chance(row: Row | None) -> float | None:
     if row is None or not row["expected"] > 0:
         return None
@@ -206,51 +188,3 @@ def _both(row: Row | None) -> str:
     digits = 0 if row["expected"] >= 100 else 1
     expected = "n/a" if math.isnan(row["expected"]) else f"{row['expected']:,.{digits}f}"
     return f"{int(row['both']):,}<br>({expected})"
-
-
-def split_types_figure(
-    masking: pd.DataFrame,
-    control: str = "matched",
-    *,
-    mined: str | None = None,
-    strategy: str | None = None,
-    weights: str | None = None,
-    ratio: float | None = None,
-    treatment: str | None = None,
-    evaluated: str | None = None,
-    modalities: Sequence[str] | None = None,
-) -> go.Figure:
-    """What each way of splitting the prompt into token sets finds, and what masking it costs.
-
-    Per split type (methods 3.1) its modalities, with the number of neurons in brackets. Panels, marks,
-    other arguments and errors as :func:`mmlens.plots.masking_effects`; columns:
-    :data:`SPLIT_COLUMNS`, the masking table's and ``split``.
-    """
-    table = masking_rows(masking, ("split",))
-    chosen = {"mined": mined, "strategy": strategy, "weights": weights, "ratio": ratio}
-    table = choose(table, **chosen, treatment=treatment, evaluated=evaluated)
-    splits = dict.fromkeys(one for one in SPLITS if any(r["split"] == one for r in table))
-    splits |= dict.fromkeys(str(row["split"]) for row in table)
-    rows = against(table, control, ("split",))
-    order = ordered(rows, "modality", modalities)
-    cells = {(row["split"], row["modality"]): row for row in rows}
-    drawn = [
-        row
-        | {
-            "owner": SPLITS.get(split, split),
-            "inner": f"{'all modalities' if m == 'all' else m} ({int(row['n_neurons']):,})",
-            "mask": m,
-        }
-        for split in splits
-        for m in order
-        if (row := cells.get((split, m)))
-    ]
-    styles = styles_of(modalities or order)
-    figure = cost_rows(drawn, [styles[row["mask"]].colour for row in drawn], control)
-    return finish(
-        figure,
-        "Ways of splitting the prompt: what masking costs",
-        f"{setting_text(rows, ['modality'])};<br>neurons in brackets; "
-        f"{span([r['n_questions'] for r in rows])} questions; {control_text(rows, control)}",
-        height=rows_height(drawn),
-    )

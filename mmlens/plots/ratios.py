@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import Row, excludes_zero, ordered
-from mmlens.plots.masking_frames import against, choose, control_text, masking_rows, setting_text
-from mmlens.plots.numbers import span
+from mmlens.plots.masking_frames import against, described, masking_rows, modality_name
 from mmlens.plots.style import GREY, INK, DomainStyle, finish, label, styles_of
 from mmlens.plots.traces import CONTROL_LOOKS, band
 
@@ -20,11 +19,6 @@ def ratio_curves(
     masking: pd.DataFrame,
     control: str = "matched",
     *,
-    mined: str | None = None,
-    strategy: str | None = None,
-    weights: str | None = None,
-    treatment: str | None = None,
-    evaluated: str | None = None,
     modalities: Sequence[str] | None = None,
 ) -> go.Figure:
     """Accuracy (per cent) against the ratio of neurons (per cent, log scale), a panel per modality.
@@ -32,11 +26,9 @@ def ratio_curves(
     The mask's line has a filled marker where the 95% interval of its difference from ``control``
     excludes 0, a hollow one elsewhere. Lines with a band are all controls there are, mean and standard
     deviation over their sets; the thin line is the model untouched. Errors as
-    :func:`masking_effects`.
+    :func:`mmlens.plots.masking_effects`.
     """
-    table = masking_rows(masking)
-    chosen = {"mined": mined, "strategy": strategy, "weights": weights, "treatment": treatment}
-    table = choose(table, **chosen, evaluated=evaluated)
+    table = masking_rows(masking, ("modality", "ratio"))
     rows = sorted(against(table, control), key=lambda row: row["ratio"])
     order = ordered(rows, "modality", modalities)
     styles = styles_of(modalities or order)
@@ -46,37 +38,39 @@ def ratio_curves(
         rows=panels,
         cols=columns,
         shared_yaxes=True,
-        subplot_titles=[label(_modality(m)) + ("" if m == "all" else " neurons") for m in order],
+        subplot_titles=[
+            label(modality_name(m)) + ("" if m == "all" else " neurons") for m in order
+        ],
         vertical_spacing=0.3 / max(panels, 2),
         horizontal_spacing=0.04,
     )
     figure.update_annotations(font={"size": 14}, yshift=3)
     for i, modality in enumerate(order):
         at = (i // columns + 1, i % columns + 1)
-        own = [row for row in rows if row["modality"] == modality]
         for kind, (name, dash, shade) in CONTROL_LOOKS.items():
             here = [r for r in table if (r["modality"], r["control"]) == (modality, kind)]
             _control_band(figure, here, name, dash, shade, at)
+        own = [row for row in rows if row["modality"] == modality]
         _mask_line(figure, own, styles[modality], at)
     _ratio_legend(figure, control, {row["control"] for row in table})
+    _ratio_axes(figure, table, len(order), columns)
+    subtitle = described(rows, control, ["modality", "ratio"])
+    finish(figure, "Accuracy against the share of neurons masked", subtitle, 290 + 240 * panels)
+    lift = 28 / (240 * panels)
+    return figure.update_layout(legend={"y": 1 + lift}, margin={"t": 230, "b": 60})
+
+
+def _ratio_axes(figure: go.Figure, rows: Sequence[Row], panels: int, columns: int) -> None:
+    """Ratios on a log scale, named below the lowest panel of each column; one scale of accuracy."""
     figure.update_xaxes(type="log", dtick="D2")
     for column in range(1, columns + 1):
-        lowest = (len(order) - column) // columns + 1
+        lowest = (panels - column) // columns + 1
         figure.update_xaxes(title_text="neurons (% of all, log scale)", row=lowest, col=column)
-    values = [100 * row[key] for row in table for key in ("baseline", "masked", "control_mean")]
+    values = [100 * row[key] for row in rows for key in ("baseline", "masked", "control_mean")]
     known = [value for value in values if math.isfinite(value)] or [0.0, 100.0]
     room = 0.06 * (max(known) - min(known)) + 1
     figure.update_yaxes(range=[min(known) - room, max(known) + room], zeroline=False)
     figure.update_yaxes(title_text="accuracy (%)", col=1)
-    finish(
-        figure,
-        "Accuracy against the share of neurons masked",
-        f"{setting_text(rows, ['modality', 'ratio'])};<br>"
-        f"{span([r['n_questions'] for r in rows])} questions; {control_text(rows, control)}",
-        height=290 + 240 * panels,
-    )
-    lift = 28 / (240 * panels)
-    return figure.update_layout(legend={"y": 1 + lift}, margin={"t": 230, "b": 60})
 
 
 def _mask_line(
@@ -150,7 +144,3 @@ def _ratio_legend(figure: go.Figure, control: str, present: set[str]) -> None:
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)
     thin = {"color": GREY, "width": 1.2}
     figure.add_scatter(x=[None], y=[None], mode="lines", line=thin, name="nothing masked")
-
-
-def _modality(name: str) -> str:
-    return "all modalities" if name == "all" else name

@@ -139,13 +139,13 @@ def test_no_control_at_all_is_drawn_and_said() -> None:
 
 def test_a_setting_must_be_said_when_there_are_several() -> None:
     frame = masking_frame(ALL, ("all",), ratios=(0.01, 0.02))
-    standard = plots.masking_effects(frame)
-    wanted = frame[(frame.control == "matched") & (frame.ratio == 0.02)]
-    rows_match(standard, wanted)
-    other = plots.masking_effects(frame, ratio=0.01)
-    rows_match(other, frame[(frame.control == "matched") & (frame.ratio == 0.01)])
+    for ratio in (0.02, 0.01):
+        figure = plots.masking_effects(plots.choose(frame, ratio=ratio))
+        rows_match(figure, frame[(frame.control == "matched") & (frame.ratio == ratio)])
     with pytest.raises(ValueError, match=r"ratio 0\.01, 0\.02, and 0\.05 was asked for"):
-        plots.masking_effects(frame, ratio=0.05)
+        plots.choose(frame, ratio=0.05)
+    with pytest.raises(ValueError, match=r"several values of ratio: 0\.01, 0\.02"):
+        plots.masking_effects(frame)
     odd = masking_frame(ALL, ("all",), weights=("mean", "max"))
     with pytest.raises(ValueError, match="several values of weights: mean, max"):
         plots.masking_effects(odd)
@@ -462,8 +462,9 @@ def test_long_names_are_wrapped_and_stay_apart() -> None:
 def test_names_are_drawn_as_they_are() -> None:
     hostile = "<a href='https://x.example'>b</a>"
     frame = masking_frame(("image", hostile), (hostile, "COCO"), mined=("all", hostile, "COCO"))
-    for draw in (plots.masking_effects, plots.mining_matrix):
-        assert "<a href" not in str(draw(frame).to_dict())
+    mined_on_all = plots.choose(frame, mined="all")
+    for figure in (plots.masking_effects(mined_on_all), plots.mining_matrix(frame)):
+        assert "<a href" not in str(figure.to_dict())
     frame = masking_frame(("image", hostile), (hostile,), ratios=(0.01, 0.02))
     assert "<a href" not in str(plots.ratio_curves(frame).to_dict())
 
