@@ -33,7 +33,7 @@ def choose(frame: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """
     checked_rows(frame, (*MASKING_COLUMNS, *wanted), "masking")
     for column, value in wanted.items():
-        kept = frame[[_same(one, value) for one in frame[column]]]
+        kept = frame.loc[[_same(one, value) for one in frame[column]]]
         if kept.empty:
             raise ValueError(
                 f"The masking frame has {column} {_listed(frame[column])}, and {value} was asked for."
