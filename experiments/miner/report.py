@@ -10,9 +10,9 @@ from experiments import shared as runner
 from experiments.miner.analyses import ModalityStudy
 from mmlens.ablation.masks import ALL, NONE
 from mmlens.report import page
-from mmlens.report.masking_verdicts import masking_parts, masking_verdicts
 from mmlens.report.pictures import pictures_of
 from mmlens.report.sections import Example, Examples, Packaged, Part, Section, Text
+from mmlens.report.verdicts import masking_parts, masking_verdicts
 from mmlens.run.folder import Run
 from mmlens.storage.atomic import read_jsonl
 

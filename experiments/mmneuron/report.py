@@ -17,6 +17,7 @@ from mmlens.ablation.masks import Mask
 from mmlens.entropy import Unit
 from mmlens.report import mmneuron as report
 from mmlens.report.sections import Section
+from mmlens.report.verdicts import domain_verdicts
 from mmlens.run.folder import Run
 from mmlens.storage.atomic import read_jsonl
 
@@ -100,5 +101,5 @@ def figures(
 
 def sentences(run: Run) -> list[str]:
     """What was found, a sentence for each domain and fraction."""
-    found = report.verdicts(pd.read_csv(run.path("effects.csv")), fraction=None)
+    found = domain_verdicts(pd.read_csv(run.path("effects.csv")), fraction=None)
     return [verdict.sentence for verdict in found]

@@ -12,7 +12,7 @@ from mmlens.ablation import tables
 from mmlens.data.samples import Sample
 from mmlens.entropy import Selection
 from mmlens.neurons import NeuronSet
-from mmlens.report import mmneuron as report
+from mmlens.report.page import CONFIG
 from mmlens.report.sections import Figure, Section
 from mmlens.run.folder import Run
 from mmlens.storage.atomic import write_json
@@ -95,7 +95,7 @@ def write_figures(
     for name, figure in {**figures, **named}.items():
         # plotly.js lies once beside them, so that they open offline.
         figure.write_html(
-            run.path("figures", f"{name}.html"), include_plotlyjs="directory", config=report.CONFIG
+            run.path("figures", f"{name}.html"), include_plotlyjs="directory", config=CONFIG
         )
 
 

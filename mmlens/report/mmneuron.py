@@ -17,12 +17,10 @@ import pandas as pd
 
 from mmlens import plots
 from mmlens.plots.frames import EXAMPLE_COLUMNS, at_fraction, checked_rows, with_control
-from mmlens.plots.numbers import bound, percent, points, span
+from mmlens.plots.numbers import interval, percent, points, span
 from mmlens.report import page
-from mmlens.report.page import CONFIG, Page
+from mmlens.report.page import Page
 from mmlens.report.sections import (
-    Answer,
-    Badge,
     Cell,
     Example,
     Examples,
@@ -33,11 +31,8 @@ from mmlens.report.sections import (
     Shown,
     Table,
     Text,
-    Verdicts,
 )
-from mmlens.report.verdicts import Verdict, interval_note, verdicts
-
-__all__ = ["CONFIG", "Answer", "ReportData", "Verdict", "render", "verdicts", "write"]
+from mmlens.report.verdicts import domain_parts, domain_verdicts
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,31 +112,16 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]], title: str = "
     return Table(title, pd.DataFrame(rows, columns=list(head), dtype=object))
 
 
-def _interval(difference: float, low: float, high: float) -> str:
-    return f"{points(difference, sign=True)} [{bound(low)}, {bound(high)}]"
-
-
 def _verdict_parts(report: ReportData) -> list[Part]:
     if report.effects is None:
         return [_missing("Silencing was not run: nothing is known here about what neurons cost.")]
-    found = verdicts(report.effects, report.control, report.fraction)
+    found = domain_verdicts(report.effects, report.control, report.fraction)
     if report.domains is not None:
         place = {domain: i for i, domain in enumerate(report.domains)}
-        found.sort(key=lambda v: place.get(v.domain, len(place)))
-    tally = {answer: sum(v.answer == answer for v in found) for answer in ("yes", "no", "opposite")}
-    lead = (
-        "Does silencing a domain's neurons cost that domain's questions more than silencing the "
-        f"{report.control} control? Of {len(found)} domains: yes in {tally['yes']}, no in "
-        f"{tally['no']} (the interval includes 0), and in {tally['opposite']} the control costs "
-        "more."
-    )
-    note = f"Neurons selected at fraction {percent(report.fraction)}. " + interval_note(
-        [v.n_questions for v in found], "domain"
-    )
+        found.sort(key=lambda v: place.get(v.owner, len(place)))
+    before = f"Neurons selected at fraction {percent(report.fraction)}. "
     return [
-        Text(lead, "lead"),
-        Verdicts([Badge(v.domain, v.answer, v.sentence) for v in found]),
-        Text(note, "note"),
+        *domain_parts(found, report.control, before),
         *_verdict_tables(report, report.effects),
     ]
 
@@ -160,7 +140,7 @@ def _verdict_tables(report: ReportData, effects: pd.DataFrame) -> list[Table]:
             f"{100 * row['baseline']:.1f}%",
             f"{100 * row['masked']:.1f}%",
             f"{100 * row['control_mean']:.1f}% (sd {points(row['control_sd'])})",
-            _interval(row["difference"], row["low"], row["high"]),
+            f"{points(row['difference'], sign=True)} {interval(row['low'], row['high'])}",
         ]
         for row in rows
         if row["evaluated"] in named
@@ -175,19 +155,18 @@ def _verdict_tables(report: ReportData, effects: pd.DataFrame) -> list[Table]:
 
 def _fraction_table(effects: pd.DataFrame, control: str) -> Table:
     """Domains by fractions: the answer, the difference and its interval."""
-    every = verdicts(effects, control, fraction=None)
+    every = domain_verdicts(effects, control, fraction=None)
     fractions = sorted({v.fraction for v in every})
-    cells = {(v.domain, v.fraction): v for v in every}
+    cells = {(v.owner, v.fraction): v for v in every}
     grid: list[list[object]] = []
-    for domain in dict.fromkeys(v.domain for v in every):
+    for domain in dict.fromkeys(v.owner for v in every):
         line: list[object] = [domain]
         for fraction in fractions:
             v = cells.get((domain, fraction))
             if v is None or v.n_neurons == 0:
                 line.append("no neurons" if v else "not run")
             else:
-                interval = f"[{bound(v.low)}, {bound(v.high)}]"
-                said = f"{v.answer}: {points(v.difference, sign=True)}\n{interval}"
+                said = f"{v.answer}: {points(v.difference, sign=True)}\n{interval(v.low, v.high)}"
                 line.append(Cell(said, f"lines {v.answer}"))
         grid.append(line)
     title = f"Own questions, {control} control, at every fraction"

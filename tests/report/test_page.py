@@ -27,7 +27,7 @@ from mmlens.report.sections import (
     Text,
     Verdicts,
 )
-from tests.report.test_mmneuron import HOSTILE, read
+from tests.helpers.pages import HOSTILE, read
 
 
 def png(kind="PNG"):

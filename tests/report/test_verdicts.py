@@ -1,12 +1,16 @@
-"""Verdicts of the masking table: the interval decides, and the sentence says what the row says."""
+"""Verdicts: the interval decides, and the sentence says what the row says."""
+
+from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from mmlens.report.masking_verdicts import masking_parts, masking_verdicts
 from mmlens.report.sections import Text, Verdicts
+from mmlens.report.verdicts import domain_verdicts, masking_parts, masking_verdicts
+from tests.helpers import domain_frames as frames
 
 NAN = math.nan
 ROW = {
@@ -139,11 +143,11 @@ def test_rows_are_chosen_by_control_and_columns():
     other = {"strategy": "uniform", "difference": 0.05}
     text = {"modality": "text", **ALONE}
     frame = table(random, {}, other, text)
-    assert [(v.modality, v.difference) for v in masking_verdicts(frame, strategy="LA_MU")][:1] == [
+    assert [(v.owner, v.difference) for v in masking_verdicts(frame, strategy="LA_MU")][:1] == [
         ("image", 0.123)
     ]
     found = masking_verdicts(frame, "random", strategy="LA_MU", ratio=0.02)
-    assert [(v.modality, v.answer) for v in found] == [("image", "yes"), ("text", "unknown")]
+    assert [(v.owner, v.answer) for v in found] == [("image", "yes"), ("text", "unknown")]
     assert "than random neurons [20.0, 40.0]" in found[0].sentence
     assert len(masking_verdicts(frame)) == 3
     # As pandas reads it back from a file: an empty control is not a number.
@@ -181,3 +185,98 @@ def test_parts_count_the_answers_and_only_intervals_that_there_are():
     assert isinstance(note, Text)
     assert "looked at" not in note.text
     assert len(masking_parts(table(ALONE))) == 2
+
+
+# --- of domains
+
+
+def effect(**changes: Any) -> pd.DataFrame:
+    """One row: 54 neurons, own questions, drop 0.05 against 0.02."""
+    row: dict[str, Any] = {
+        "mask": "satellite",
+        "fraction": 0.01,
+        "n_neurons": 54,
+        "evaluated": "own",
+        "control": "matched",
+        "n_questions": 200,
+        "n_seeds": 5,
+        "baseline": 0.9,
+        "masked": 0.85,
+        "control_mean": 0.88,
+        "control_sd": 0.01,
+        "drop": 0.05,
+        "control_drop": 0.02,
+        "difference": 0.03,
+        "low": 0.01,
+        "high": 0.05,
+    }
+    return pd.DataFrame([row | changes])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [
+        (0.01, 0.05, "yes"),
+        (1e-9, 0.05, "yes"),
+        (0.0, 0.05, "no"),
+        (-0.01, 0.05, "no"),
+        (-0.05, 0.0, "no"),
+        (0.0, 0.0, "no"),
+        (-0.05, -1e-9, "opposite"),
+        (-0.05, -0.01, "opposite"),
+    ],
+)
+def test_the_verdict_turns_where_the_interval_leaves_zero(
+    low: float, high: float, answer: str
+) -> None:
+    (verdict,) = domain_verdicts(effect(low=low, high=high))
+    assert verdict.answer == answer
+
+
+def test_sentences_say_it_plainly() -> None:
+    (yes,) = domain_verdicts(effect())
+    assert yes.sentence == (
+        "Silencing the 54 satellite neurons costs satellite questions 5.0 percentage points; "
+        "silencing as many neurons matched in layer and activation frequency costs 2.0. "
+        "Difference +3.0 [1.0, 5.0]: yes, it costs more than the control."
+    )
+    (no,) = domain_verdicts(effect(low=-0.01))
+    assert no.sentence.endswith("[-1.0, 5.0]: no, the interval includes 0.")
+    (opposite,) = domain_verdicts(effect(drop=-0.01, difference=-0.03, low=-0.05, high=-0.01))
+    assert "raises accuracy on satellite questions by 1.0 percentage points" in opposite.sentence
+    assert "silencing the control costs more" in opposite.sentence
+    (odd,) = domain_verdicts(effect(drop=-0.01, control_drop=-0.04))
+    assert "gains 4.0" in odd.sentence
+    assert "accuracy itself did not fall" in odd.sentence
+
+
+def test_a_domains_interval_off_zero_is_never_printed_as_touching_it() -> None:
+    (verdict,) = domain_verdicts(effect(low=0.0002))
+    assert verdict.answer == "yes"
+    assert "[0.02, 5.0]" in verdict.sentence
+
+
+def test_no_neurons_is_said_and_a_broken_interval_refused() -> None:
+    nan = float("nan")
+    (verdict,) = domain_verdicts(effect(n_neurons=0, low=nan, high=nan))
+    assert verdict.answer == "no"
+    assert "nothing to silence" in verdict.sentence
+    with pytest.raises(ValueError, match="both ends must be numbers"):
+        domain_verdicts(effect(low=nan))
+
+
+def test_verdicts_choose_fraction_control_and_own_questions() -> None:
+    effects = frames.make_effects(frames.DOMAINS)
+    primary = domain_verdicts(effects)
+    assert [v.owner for v in primary] == frames.DOMAINS
+    assert {v.fraction for v in primary} == {0.01}
+    assert {v.control for v in primary} == {"matched"}
+    assert len(domain_verdicts(effects, "random", None)) == 4 * len(frames.DOMAINS)
+    diagonal = effects[~effects["evaluated"].isin(["own", "others"])]
+    assert [v.owner for v in domain_verdicts(diagonal)] == frames.DOMAINS
+    with pytest.raises(ValueError, match="'own' questions"):
+        domain_verdicts(effects[effects["evaluated"] == "others"])
+    with pytest.raises(ValueError, match="0.3 was asked for"):
+        domain_verdicts(effects, fraction=0.3)
+    with pytest.raises(ValueError, match="lacks"):
+        domain_verdicts(effects.drop(columns="low"))
