@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Literal
 
 import numpy as np
 import torch
 
 import mmlens
-from benchmarks._sizes import Device, Dtype, Family, ModelSize, Size, SizeName
+from benchmarks._families import FAMILIES, Family
+from benchmarks._sizes import Device, Dtype, Size, SizeName
 from mmlens.adapter import adapter_for
-from tests.tiny.common import vocabulary
+from tests.tiny.common import ModelSize, vocabulary
 
 FamilyName = Literal["llava-next", "instructblip", "qwen2-vl", "qwen2-audio"]
 Backbone = Literal["hooked_transformer", "bridge"]
 _DOMAINS = 5
-
-
-def family(name: FamilyName) -> Family:
-    """A family by its name."""
-    return import_module(f"benchmarks._{name.replace('-', '_')}").FAMILY
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def build(
     The check on load is left out: the variants are compared with the bare model before they are
     timed, at the sizes that are timed.
     """
-    of = family(name)
+    of = FAMILIES[name]
     widths = size if isinstance(size, ModelSize) else of.sizes[size]
     config = of.config(widths)
     torch.manual_seed(seed)

@@ -33,12 +33,14 @@ import torch
 import tyro
 from torch import Tensor
 
+from benchmarks._families import FAMILIES
 from benchmarks._memory import resident_peak
-from benchmarks._models import build, family
-from benchmarks._sizes import Device, Dtype, ModelSize, Size, Widths
+from benchmarks._models import build
+from benchmarks._sizes import Device, Dtype, Size
 from mmlens.importance.collect import How, ImportanceStream
 from mmlens.importance.formulas import SCORES, AttentionMode, min_max, token_set_scores
 from mmlens.streaming.plan import make_plan
+from tests.tiny.common import ModelSize, Widths
 
 #: MINER's token sets that a picture's prompt has (methods 3.1).
 SETS = ("text", "special", "special_text", "image", "prompt")
@@ -70,7 +72,7 @@ class Options:
 
 def widths(layers: int) -> ModelSize:
     """Qwen2-VL-7B's decoder with fewer layers, and a tower that takes next to no time."""
-    full = family("qwen2-vl").sizes["7b"]
+    full = FAMILIES["qwen2-vl"].sizes["7b"]
     return replace(full, layers=layers, vocab=2000, tower=Widths(1, 160, 640, 2))
 
 

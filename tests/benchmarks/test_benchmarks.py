@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from benchmarks import overhead
+from benchmarks._families import FAMILIES as BY_NAME
 from benchmarks._memory import Job, measured, on_cuda
-from benchmarks._models import build, family
+from benchmarks._models import build
 from benchmarks._sizes import Size
 from benchmarks._variants import HOOKED, VARIANTS, HookedRuns, Setting, Variant, chosen
 from mmlens.adapter import adapter_for
@@ -122,7 +123,7 @@ def test_check_notices_other_counts(tiny):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_7b_has_the_published_size(name):
-    one = family(name)
+    one = BY_NAME[name]
     config = one.config(one.sizes["7b"])
     with torch.device("meta"):
         model = adapter_for(config).auto_class().from_config(config, dtype=torch.bfloat16)

@@ -36,6 +36,81 @@ _WORDS += [f"w{i}" for i in range(40)]
 
 
 @dataclass(frozen=True)
+class Widths:
+    """A stack of transformer layers."""
+
+    layers: int = 3
+    width: int = 24
+    mlp: int = 40
+    heads: int = 2
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """Its settings, as most configs of towers name them."""
+        return {
+            "hidden_size": self.width,
+            "intermediate_size": self.mlp,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            **more,
+        }
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """How large a random model is; the default is that of the tests.
+
+    Attributes:
+        layers, d_model, d_mlp, heads: of the decoder.
+        kv_heads: of the decoder's keys and values.
+        vocab: rows of its embedding; None: as many as the tokenizer has words.
+        tower: the encoder of pictures or sounds; None: as the family has it.
+        side: pixels of a picture's side (LLaVA-NeXT: of a tile's).
+        patch: pixels of a patch's side.
+        qformer: InstructBLIP's stack between tower and decoder.
+        positions: the longest prompt.
+    """
+
+    layers: int = 3
+    d_model: int = 32
+    d_mlp: int = 48
+    heads: int = 4
+    kv_heads: int = 2
+    vocab: int | None = None
+    tower: Widths = Widths()
+    side: int = 16
+    patch: int = 8
+    qformer: Widths = Widths(width=20, mlp=36)
+    positions: int = 512
+
+    def decoder(self, words: Sequence[str], **more: Any) -> dict[str, Any]:
+        """The decoder's settings, as the configs of Llama, Mistral, Qwen and Gemma name them."""
+        return {
+            "vocab_size": self.vocab or len(words),
+            "hidden_size": self.d_model,
+            "intermediate_size": self.d_mlp,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "max_position_embeddings": self.positions,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "pad_token_id": 0,
+            "tie_word_embeddings": False,
+            **more,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.layers} layers, d_model {self.d_model}, d_mlp {self.d_mlp}, {self.heads} heads "
+            f"({self.kv_heads} for keys), vocabulary {self.vocab}; tower of {self.tower.layers} "
+            f"layers, width {self.tower.width}"
+        )
+
+
+TINY = ModelSize()
+
+
+@dataclass(frozen=True)
 class TinyFamily:
     """A family of models, small and random, built from configs: for exactness, offline.
 

@@ -15,7 +15,7 @@ from transformers import (
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
+from tests.tiny.common import TINY, TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
 
 SIDE, PATCH = 24, 4
 FEATURES = 9  # of 6 x 6 patches
@@ -70,33 +70,17 @@ def processor() -> Gemma3Processor:
 def model(seed: int = 0, tied: bool = True, **text: Any) -> Gemma3ForConditionalGeneration:
     """A random model; ``text`` overrides settings of its decoder."""
     settings: dict[str, Any] = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
         "head_dim": 8,
         "query_pre_attn_scalar": 8,
-        "max_position_embeddings": 512,
         "sliding_window": 6,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
         "tie_word_embeddings": tied,
     }
     config = Gemma3Config(
         vision_config=SiglipVisionConfig(
-            hidden_size=24,
-            intermediate_size=40,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=SIDE,
-            patch_size=PATCH,
-            vision_use_head=False,
+            **TINY.tower.settings(image_size=SIDE, patch_size=PATCH, vision_use_head=False)
         ),
-        text_config=Gemma3TextConfig(**{**settings, **text}),
+        text_config=Gemma3TextConfig(**TINY.decoder(WORDS, **{**settings, **text})),
         mm_tokens_per_image=FEATURES,
         boi_token_index=WORDS.index("<start_of_image>"),
         eoi_token_index=WORDS.index("<end_of_image>"),

@@ -15,7 +15,7 @@ from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionCo
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
+from tests.tiny.common import TINY, TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
 
 TILE, PATCH, STACK = 16, 4, 2
 FEATURES = (TILE // PATCH // STACK) ** 2
@@ -72,21 +72,9 @@ def processor() -> Idefics3Processor:
 
 def settings(tied: bool, **text: Any) -> dict[str, Any]:
     """What the configs of Idefics3 and SmolVLM have in common, but for the tower."""
-    common: dict[str, Any] = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-        "tie_word_embeddings": tied,
-    }
+    common = {"tie_word_embeddings": tied, **text}
     return {
-        "text_config": LlamaConfig(**{**common, **text}),
+        "text_config": LlamaConfig(**TINY.decoder(WORDS, **common)),
         "image_token_id": WORDS.index("<image>"),
         "scale_factor": STACK,
         "tie_word_embeddings": tied,
@@ -95,14 +83,7 @@ def settings(tied: bool, **text: Any) -> dict[str, Any]:
 
 
 #: Settings of the towers.
-TOWER: dict[str, Any] = {
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "image_size": TILE,
-    "patch_size": PATCH,
-}
+TOWER = TINY.tower.settings(image_size=TILE, patch_size=PATCH)
 
 
 def model(seed: int = 0, tied: bool = False, **text: Any) -> Idefics3ForConditionalGeneration:

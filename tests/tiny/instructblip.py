@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers.processors import TemplateProcessing
@@ -17,16 +19,25 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, pictures, sharpened, tokenizer, vocabulary
+from tests.tiny.common import (
+    ModelSize,
+    TinyFamily,
+    Widths,
+    pictures,
+    sharpened,
+    tokenizer,
+    vocabulary,
+)
 
-SIDE, PATCH, QUERIES = 16, 8, 5
+SIZE = ModelSize(kv_heads=4, tower=Widths(layers=2))
+QUERIES = 5
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
 WORDS = vocabulary(SPECIAL)
 #: The Q-Former has a tokenizer of its own, BERT's in the published models.
 QFORMER_SPECIAL = ["[PAD]", "<unk>", "[CLS]", "[SEP]"]
 
 
-def processor(queries: int | None = QUERIES) -> InstructBlipProcessor:
+def processor(queries: int | None = QUERIES, size: ModelSize = SIZE) -> InstructBlipProcessor:
     """The real processor, its pictures handled by Pillow; no chat template, as published."""
     text = tokenizer(SPECIAL, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     text.backend_tokenizer.post_processor = TemplateProcessing(
@@ -38,62 +49,56 @@ def processor(queries: int | None = QUERIES) -> InstructBlipProcessor:
         special_tokens=[(one, QFORMER_SPECIAL.index(one)) for one in ("[CLS]", "[SEP]")],
     )
     return InstructBlipProcessor(
-        image_processor=BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}),
+        image_processor=BlipImageProcessorPil(size={"height": size.side, "width": size.side}),
         tokenizer=text,
         qformer_tokenizer=question,
         num_query_tokens=queries,
     )
 
 
-def model(
-    decoder: str = "vicuna", seed: int = 0, **text: Any
-) -> InstructBlipForConditionalGeneration:
-    """A random model; ``text`` overrides settings of its decoder."""
-    tied = text.pop("tied", False)
-    common = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 512,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-        "tie_word_embeddings": tied,
-    }
+def config(
+    decoder: str = "vicuna",
+    size: ModelSize = SIZE,
+    queries: int = QUERIES,
+    question: int = 64,
+    vision: Mapping[str, Any] = MappingProxyType({}),
+    **text: Any,
+) -> InstructBlipConfig:
+    """The config of a model; ``vision`` and ``text`` override settings of its tower and decoder.
+
+    ``question`` is the longest text that the Q-Former reads.
+    """
+    settings = size.decoder(WORDS, **text)
     if decoder == "mistral":  # grouped keys, a window shorter than the prompts
-        text_config: Any = MistralConfig(
-            **{**common, "num_key_value_heads": 2, "sliding_window": 6, **text}
-        )
+        grouped = {"num_key_value_heads": 2, "sliding_window": 6, **text}
+        text_config: Any = MistralConfig(**{**settings, **grouped})
     else:
-        text_config = LlamaConfig(**{**common, **text})
-    config = InstructBlipConfig(
+        text_config = LlamaConfig(**settings)
+    return InstructBlipConfig(
         vision_config=InstructBlipVisionConfig(
-            hidden_size=24,
-            intermediate_size=40,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=SIDE,
-            patch_size=PATCH,
+            **size.tower.settings(image_size=size.side, patch_size=size.patch, **vision)
         ),
         qformer_config=InstructBlipQFormerConfig(
-            vocab_size=len(vocabulary(QFORMER_SPECIAL)),
-            hidden_size=20,
-            intermediate_size=36,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            cross_attention_frequency=2,
-            encoder_hidden_size=24,
-            max_position_embeddings=64,
-            pad_token_id=0,
+            **size.qformer.settings(
+                vocab_size=len(vocabulary(QFORMER_SPECIAL)),
+                cross_attention_frequency=2,
+                encoder_hidden_size=size.tower.width,
+                max_position_embeddings=question,
+                pad_token_id=0,
+            )
         ),
         text_config=text_config,
-        num_query_tokens=QUERIES,
+        num_query_tokens=queries,
         image_token_index=WORDS.index("<image>"),
     )
-    built = sharpened(lambda: InstructBlipForConditionalGeneration(config), seed)
+
+
+def model(
+    decoder: str = "vicuna", seed: int = 0, tied: bool = False, **text: Any
+) -> InstructBlipForConditionalGeneration:
+    """A random model; ``text`` overrides settings of its decoder."""
+    made = config(decoder, tie_word_embeddings=tied, **text)
+    built = sharpened(lambda: InstructBlipForConditionalGeneration(made), seed)
     assert isinstance(built, InstructBlipForConditionalGeneration)
     return built
 

@@ -16,7 +16,16 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from mmlens._torchvision import declare_missing_operators
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, video, vocabulary
+from tests.tiny.common import (
+    TINY,
+    TinyFamily,
+    picture,
+    pictures,
+    sharpened,
+    tokenizer,
+    video,
+    vocabulary,
+)
 
 TILE, PATCH = 24, 4
 #: Patches of a tile, two by two.
@@ -70,31 +79,14 @@ def model(
     decoder: str = "qwen2", seed: int = 0, read: int = -1, **vision: Any
 ) -> InternVLForConditionalGeneration:
     """A random model; ``read`` is the tower's hidden state taken, ``vision`` sets its config."""
-    common: dict[str, Any] = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 512,
-        "bos_token_id": None,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-        "tie_word_embeddings": decoder == "qwen2",
-    }
-    settings: dict[str, Any] = {
-        "hidden_size": 24,
-        "intermediate_size": 40,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "image_size": [TILE, TILE],
-        "patch_size": [PATCH, PATCH],
-        "attention_bias": True,
-    }
+    common = {"bos_token_id": None, "tie_word_embeddings": decoder == "qwen2"}
+    settings = TINY.tower.settings(
+        image_size=[TILE, TILE], patch_size=[PATCH, PATCH], attention_bias=True
+    )
     if decoder == "qwen2":  # grouped keys, biases at queries, keys and values
-        text_config: Any = Qwen2Config(**common, num_key_value_heads=2)
+        text_config: Any = Qwen2Config(**TINY.decoder(WORDS, **common))
     else:
-        text_config = LlamaConfig(**common, num_key_value_heads=4)
+        text_config = LlamaConfig(**TINY.decoder(WORDS, num_key_value_heads=4, **common))
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(**{**settings, **vision}),
         text_config=text_config,

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
+from tests.tiny.common import TINY, TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
 
 SIDE, PATCH = 24, 8
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
@@ -60,32 +60,14 @@ def model(
     bias: bool = True,
 ) -> LlavaForConditionalGeneration:
     """A random model; ``read`` is the hidden state, or states, of the tower that LLaVA takes."""
-    common: dict[str, Any] = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 512,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-        "tie_word_embeddings": tied,
-    }
+    common = {"tie_word_embeddings": tied}
     if decoder == "qwen2":  # grouped keys, biases at queries, keys and values
-        text_config: Any = Qwen2Config(**common, num_key_value_heads=2)
+        text_config: Any = Qwen2Config(**TINY.decoder(WORDS, **common))
     else:  # Vicuna is a Llama without grouped keys
-        text_config = LlamaConfig(**common, num_key_value_heads=4)
+        text_config = LlamaConfig(**TINY.decoder(WORDS, num_key_value_heads=4, **common))
     vision = SiglipVisionConfig if tower == "siglip" else CLIPVisionConfig
     config = LlavaConfig(
-        vision_config=vision(
-            hidden_size=24,
-            intermediate_size=40,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=SIDE,
-            patch_size=PATCH,
-        ),
+        vision_config=vision(**TINY.tower.settings(image_size=SIDE, patch_size=PATCH)),
         text_config=text_config,
         image_token_index=WORDS.index("<image>"),
         vision_feature_layer=read if isinstance(read, int) else list(read),

@@ -19,9 +19,18 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 )
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
+from tests.tiny.common import (
+    TINY,
+    ModelSize,
+    TinyFamily,
+    picture,
+    pictures,
+    sharpened,
+    tokenizer,
+    vocabulary,
+)
 
-TILE, PATCH = 16, 8
+TILE, PATCH = TINY.side, TINY.patch
 PINPOINTS = [[16, 32], [32, 16], [32, 32], [16, 16]]
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
 WORDS = vocabulary(SPECIAL)
@@ -32,12 +41,16 @@ CHAT = (
 )
 
 
-def processor(words: PreTrainedTokenizerFast | None = None) -> LlavaNextProcessor:
+def processor(
+    words: PreTrainedTokenizerFast | None = None,
+    size: ModelSize = TINY,
+    pinpoints: list[list[int]] = PINPOINTS,
+) -> LlavaNextProcessor:
     """The real processor, its pictures handled by Pillow; with another tokenizer if given."""
     images = LlavaNextImageProcessorPil(
-        size={"shortest_edge": TILE},
-        crop_size={"height": TILE, "width": TILE},
-        image_grid_pinpoints=PINPOINTS,
+        size={"shortest_edge": size.side},
+        crop_size={"height": size.side, "width": size.side},
+        image_grid_pinpoints=pinpoints,
     )
     return LlavaNextProcessor(
         image_processor=images,
@@ -49,55 +62,46 @@ def processor(words: PreTrainedTokenizerFast | None = None) -> LlavaNextProcesso
             pad_token="<pad>",
             extra_special_tokens={"image_token": "<image>"},
         ),
-        patch_size=PATCH,
+        patch_size=size.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=CHAT,
     )
 
 
-def model(
-    decoder: str = "mistral", seed: int = 0, **text: Any
-) -> LlavaNextForConditionalGeneration:
-    """A random model; ``text`` overrides settings of its decoder."""
-    tied = text.pop("tied", False)
-    common = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 512,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-        "tie_word_embeddings": tied,
-    }
+def config(
+    decoder: str = "mistral",
+    size: ModelSize = TINY,
+    pinpoints: list[list[int]] = PINPOINTS,
+    **text: Any,
+) -> LlavaNextConfig:
+    """The config of a model; ``text`` overrides settings of its decoder."""
+    settings = size.decoder(WORDS, **text)
     if decoder == "mistral":  # grouped keys, a window shorter than the prompts
-        text_config: Any = MistralConfig(
-            **{**common, "num_key_value_heads": 2, "sliding_window": 6, **text}
-        )
+        text_config: Any = MistralConfig(**{"sliding_window": 6, **settings})
     elif decoder == "qwen2":  # biases at queries, keys and values
-        text_config = Qwen2Config(**{**common, "num_key_value_heads": 2, **text})
+        text_config = Qwen2Config(**settings)
     else:  # Vicuna is a Llama without grouped keys
-        text_config = LlamaConfig(**{**common, "num_key_value_heads": 4, **text})
-    config = LlavaNextConfig(
+        text_config = LlamaConfig(**{**settings, "num_key_value_heads": size.heads, **text})
+    return LlavaNextConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=24,
-            intermediate_size=40,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=TILE,
-            patch_size=PATCH,
+            **size.tower.settings(image_size=size.side, patch_size=size.patch)
         ),
         text_config=text_config,
         image_token_index=WORDS.index("<image>"),
-        image_grid_pinpoints=PINPOINTS,
+        image_grid_pinpoints=pinpoints,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
-        tie_word_embeddings=tied,
+        tie_word_embeddings=text_config.tie_word_embeddings,
     )
-    built = sharpened(lambda: LlavaNextForConditionalGeneration(config), seed)
+
+
+def model(
+    decoder: str = "mistral", seed: int = 0, tied: bool = False, **text: Any
+) -> LlavaNextForConditionalGeneration:
+    """A random model; ``text`` overrides settings of its decoder."""
+    made = config(decoder, tie_word_embeddings=tied, **text)
+    built = sharpened(lambda: LlavaNextForConditionalGeneration(made), seed)
     assert isinstance(built, LlavaNextForConditionalGeneration)
     return built
 

@@ -17,7 +17,16 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 
 from mmlens._torchvision import declare_missing_operators
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, video, vocabulary
+from tests.tiny.common import (
+    TINY,
+    TinyFamily,
+    picture,
+    pictures,
+    sharpened,
+    tokenizer,
+    video,
+    vocabulary,
+)
 
 TILE, PATCH = 24, 8
 PINPOINTS = [[TILE * rows, TILE * columns] for rows in (1, 2, 3, 4) for columns in (1, 2, 3, 4)]
@@ -66,29 +75,12 @@ def model(
     seed: int = 0, tied: bool = True, read: int | list[int] = -1, **text: Any
 ) -> LlavaOnevisionForConditionalGeneration:
     """A random model; ``read`` as in LLaVA; ``text`` overrides settings of its decoder."""
-    settings: dict[str, Any] = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-        "tie_word_embeddings": tied,
-    }
+    settings = {"bos_token_id": None, "tie_word_embeddings": tied, **text}
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(
-            hidden_size=24,
-            intermediate_size=40,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=TILE,
-            patch_size=PATCH,
-            vision_use_head=False,
+            **TINY.tower.settings(image_size=TILE, patch_size=PATCH, vision_use_head=False)
         ),
-        text_config=Qwen2Config(**{**settings, **text}),
+        text_config=Qwen2Config(**TINY.decoder(WORDS, **settings)),
         image_token_index=WORDS.index("<image>"),
         video_token_index=WORDS.index("<video>"),
         image_grid_pinpoints=PINPOINTS,

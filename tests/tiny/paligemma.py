@@ -15,7 +15,7 @@ from transformers import (
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
+from tests.tiny.common import TINY, TinyFamily, picture, pictures, sharpened, tokenizer, vocabulary
 
 SIDE, PATCH = 24, 8
 FEATURES = (SIDE // PATCH) ** 2
@@ -42,33 +42,16 @@ def processor() -> PaliGemmaProcessor:
 def model(decoder: str = "gemma", seed: int = 0) -> PaliGemmaForConditionalGeneration:
     """A random model, its head tied to its embedding as in all of the family."""
     # The processor adds its location and segment tokens behind the tokenizer's own.
-    vocab = len(processor().tokenizer)
-    common: dict[str, Any] = {
-        "vocab_size": vocab,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 1 if decoder == "gemma" else 2,
-        "head_dim": 8,
-        "max_position_embeddings": 512,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-    }
+    words = range(len(processor().tokenizer))
+    groups = 1 if decoder == "gemma" else 2
+    common = TINY.decoder(words, num_key_value_heads=groups, head_dim=8, tie_word_embeddings=True)
     if decoder == "gemma2":  # windows in every other layer, soft caps, norms around both halves
         text_config: Any = Gemma2Config(**common, sliding_window=6, query_pre_attn_scalar=8)
     else:
         text_config = GemmaConfig(**common)
     config = PaliGemmaConfig(
         vision_config=SiglipVisionConfig(
-            hidden_size=24,
-            intermediate_size=40,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=SIDE,
-            patch_size=PATCH,
-            vision_use_head=False,
+            **TINY.tower.settings(image_size=SIDE, patch_size=PATCH, vision_use_head=False)
         ),
         text_config=text_config,
         image_token_index=WORDS.index("<image>"),

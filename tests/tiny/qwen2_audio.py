@@ -14,10 +14,20 @@ from transformers import (
 )
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, asked, sharpened, sound, tokenizer, vocabulary
+from tests.tiny.common import (
+    ModelSize,
+    TinyFamily,
+    Widths,
+    asked,
+    sharpened,
+    sound,
+    tokenizer,
+    vocabulary,
+)
 
 #: A spectrogram spans one second: 100 frames, 50 of them in the tower, 25 in the prompt.
 RATE, HOP, FRAMES, MELS = 16000, 160, 100, 8
+SIZE = ModelSize(tower=Widths(layers=2))
 SPECIAL = [
     "<|endoftext|>",
     "<unk>",
@@ -55,33 +65,28 @@ def processor(mels: int = MELS, seconds: int = 1) -> Qwen2AudioProcessor:
     return Qwen2AudioProcessor(feature_extractor=sounds, tokenizer=words, chat_template=CHAT)
 
 
+def config(
+    size: ModelSize = SIZE, mels: int = MELS, seconds: int = 1, **text: Any
+) -> Qwen2AudioConfig:
+    """The config of a model; ``text`` overrides settings of its decoder."""
+    settings = {"bos_token_id": None, "eos_token_id": WORDS.index("<|im_end|>"), **text}
+    return Qwen2AudioConfig(
+        audio_config=Qwen2AudioEncoderConfig(
+            num_mel_bins=mels,
+            d_model=size.tower.width,
+            encoder_layers=size.tower.layers,
+            encoder_attention_heads=size.tower.heads,
+            encoder_ffn_dim=size.tower.mlp,
+            max_source_positions=FRAMES // 2 * seconds,
+        ),
+        text_config=Qwen2Config(**size.decoder(WORDS, **settings)),
+        audio_token_index=WORDS.index("<|AUDIO|>"),
+    )
+
+
 def model(seed: int = 0, **text: Any) -> Qwen2AudioForConditionalGeneration:
     """A random model; ``text`` overrides settings of its decoder."""
-    settings = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "eos_token_id": SPECIAL.index("<|im_end|>"),
-        "pad_token_id": 0,
-        "tie_word_embeddings": False,
-    }
-    config = Qwen2AudioConfig(
-        audio_config=Qwen2AudioEncoderConfig(
-            num_mel_bins=MELS,
-            d_model=24,
-            encoder_layers=2,
-            encoder_attention_heads=2,
-            encoder_ffn_dim=40,
-            max_source_positions=FRAMES // 2,
-        ),
-        text_config=Qwen2Config(**{**settings, **text}),
-        audio_token_index=SPECIAL.index("<|AUDIO|>"),
-    )
-    built = sharpened(lambda: Qwen2AudioForConditionalGeneration(config), seed)
+    built = sharpened(lambda: Qwen2AudioForConditionalGeneration(config(**text)), seed)
     assert isinstance(built, Qwen2AudioForConditionalGeneration)
     return built
 

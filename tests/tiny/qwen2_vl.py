@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import (
@@ -14,9 +15,20 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from mmlens._torchvision import declare_missing_operators
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, picture, pictures, sharpened, tokenizer, video, vocabulary
+from tests.tiny.common import (
+    ModelSize,
+    TinyFamily,
+    Widths,
+    picture,
+    pictures,
+    sharpened,
+    tokenizer,
+    video,
+    vocabulary,
+)
 
 PATCH, MERGE = 4, 2
+SIZE = ModelSize(tower=Widths(layers=2, width=16, mlp=32), patch=PATCH)
 #: Smallest and largest picture, in pixels.
 PIXELS = {"shortest_edge": (PATCH * MERGE) ** 2, "longest_edge": 24 * (PATCH * MERGE) ** 2}
 SPECIAL = [
@@ -49,43 +61,41 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def visual_processors() -> dict[str, Any]:
+def visual_processors(patch: int = PATCH, pixels: Mapping[str, int] = PIXELS) -> dict[str, Any]:
     """The family's real processors of pictures (through Pillow) and videos, for small patches."""
     declare_missing_operators()
     from transformers import Qwen2VLVideoProcessor
 
-    small = {"patch_size": PATCH, "merge_size": MERGE, "size": PIXELS}
+    small: dict[str, Any] = {"patch_size": patch, "merge_size": MERGE, "size": dict(pixels)}
     return {
         "image_processor": Qwen2VLImageProcessorPil(**small),
         "video_processor": Qwen2VLVideoProcessor(**small, cap_pixels_per_frame=False),
     }
 
 
-def processor() -> Qwen2VLProcessor:
+def processor(patch: int = PATCH, pixels: Mapping[str, int] = PIXELS) -> Qwen2VLProcessor:
     """The real processor."""
-    return Qwen2VLProcessor(**visual_processors(), tokenizer=qwen_tokenizer(), chat_template=CHAT)
+    visual = visual_processors(patch, pixels)
+    return Qwen2VLProcessor(**visual, tokenizer=qwen_tokenizer(), chat_template=CHAT)
 
 
-def text_settings(**more: Any) -> dict[str, Any]:
-    """Settings of a small decoder of Qwen's."""
-    return {
-        "vocab_size": len(WORDS),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": [2, 1, 1],
-        },
+def text_settings(size: ModelSize = SIZE, **more: Any) -> dict[str, Any]:
+    """Settings of a decoder of Qwen's; its head is tied by the whole model's config."""
+    # Time, height and width share the axes of a head's rotation as in the published 16, 24, 24.
+    half = size.d_model // size.heads // 2
+    side = 3 * half // 8
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [half - 2 * side, side, side],
+    }
+    roles = {
         "bos_token_id": None,
         "eos_token_id": WORDS.index("<|im_end|>"),
         "pad_token_id": WORDS.index("<|endoftext|>"),
-        **more,
     }
+    settings = size.decoder(WORDS, **{"rope_parameters": rope, **roles, **more})
+    return {n: v for n, v in settings.items() if n in more or n != "tie_word_embeddings"}
 
 
 def media_tokens() -> dict[str, Any]:
@@ -98,23 +108,27 @@ def media_tokens() -> dict[str, Any]:
     }
 
 
-def model(seed: int = 0, tied: bool = False, **text: Any) -> Qwen2VLForConditionalGeneration:
-    """A random model; ``text`` overrides settings of its decoder."""
-    config = Qwen2VLConfig(
-        text_config=text_settings(**text),
+def config(size: ModelSize = SIZE, tied: bool = False, **text: Any) -> Qwen2VLConfig:
+    """The config of a model; ``text`` overrides settings of its decoder."""
+    return Qwen2VLConfig(
+        text_config=text_settings(size, **text),
         vision_config={
-            "depth": 2,
-            "embed_dim": 16,
-            "hidden_size": 32,
-            "mlp_ratio": 2,
-            "num_heads": 2,
-            "patch_size": PATCH,
+            "depth": size.tower.layers,
+            "embed_dim": size.tower.width,
+            "hidden_size": size.d_model,
+            "mlp_ratio": size.tower.mlp // size.tower.width,
+            "num_heads": size.tower.heads,
+            "patch_size": size.patch,
             "spatial_merge_size": MERGE,
         },
         **media_tokens(),
         tie_word_embeddings=tied,
     )
-    built = sharpened(lambda: Qwen2VLForConditionalGeneration(config), seed)
+
+
+def model(seed: int = 0, tied: bool = False, **text: Any) -> Qwen2VLForConditionalGeneration:
+    """A random model; ``text`` overrides settings of its decoder."""
+    built = sharpened(lambda: Qwen2VLForConditionalGeneration(config(tied=tied, **text)), seed)
     assert isinstance(built, Qwen2VLForConditionalGeneration)
     return built
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from mmlens.data.samples import Sample
-from tests.tiny.common import TinyFamily, asked, sharpened, sound, vocabulary
+from tests.tiny.common import TINY, TinyFamily, asked, sharpened, sound, vocabulary
 
 RATE, HOP, MELS = 16000, 160, 8
 #: A chunk has 32 frames, of which the tower sees 16, and stands for 4 tokens.
@@ -110,18 +110,11 @@ def processor(frame_rate: float = 12.5, mels: int = MELS) -> VoxtralProcessor:
 def model(seed: int = 0, **text: Any) -> VoxtralForConditionalGeneration:
     """A random model; ``text`` overrides settings of its decoder."""
     settings = {
-        "vocab_size": len(PIECES) + len(SPECIAL),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
         "head_dim": 12,  # not hidden_size / heads, as published
-        "max_position_embeddings": 512,
         "bos_token_id": 1,
         "eos_token_id": 2,
         "pad_token_id": 11,
-        "tie_word_embeddings": False,
+        **text,
     }
     config = VoxtralConfig(
         audio_config=VoxtralEncoderConfig(
@@ -132,7 +125,7 @@ def model(seed: int = 0, **text: Any) -> VoxtralForConditionalGeneration:
             num_attention_heads=2,
             max_source_positions=FRAMES // 2,
         ),
-        text_config=LlamaConfig(**{**settings, **text}),
+        text_config=LlamaConfig(**TINY.decoder([*PIECES, *SPECIAL], **settings)),
         audio_token_id=SPECIAL.index("[AUDIO]"),
     )
     built = sharpened(lambda: VoxtralForConditionalGeneration(config), seed)
