@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 #: Answers of a model to texts, each about its medium.
 Answer = Callable[[Sequence[str], Sequence[Any]], list[str]]
@@ -170,6 +172,37 @@ def evaluate(
     result["guess"] = guesses(train, test, ["question"]) == result.answer
     result["guess_domain"] = guesses(train, test, ["question", "domain"]) == result.answer
     return result
+
+
+def judge(
+    out: Path,
+    data: Path,
+    split: str,
+    controls: bool,
+    *,
+    model_class: Any = AutoModelForImageTextToText,
+    kind: str = "images",
+    decode: Callable[[bytes], Any] = open_picture,
+    plain: Callable[[Sequence[Any]], Mapping[str, list[Any]]] = plain_pictures,
+    **options: Any,
+) -> pd.DataFrame:
+    """Judge a saved checkpoint in float32, on data of one medium per question.
+
+    Args:
+        out: folder of the checkpoint.
+        data: folder of the splits.
+        split: the one that is asked.
+        controls: also show plain media, and those of other questions.
+        model_class: loads the checkpoint.
+        kind, decode: column of the media, and how their bytes are decoded.
+        plain: the plain media in the place of each.
+        options: what else the processor is to be told.
+    """
+    model = model_class.from_pretrained(out, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(out)
+    train, table = (read(data / f"{one}.parquet", {kind: decode}) for one in ("train", split))
+    shown = {**plain(list(table.medium)), **shuffles(table)} if controls else {}
+    return evaluate(train, table, partial(answer, model, processor, kind=kind, **options), shown)
 
 
 def interval(

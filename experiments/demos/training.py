@@ -16,42 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
-class Trainee(Protocol):
-    """A model to be trained, in the terms of the training code."""
-
-    model: Any
-    processor: Any
-    tokenizer: Any
-    image_token: str
-
-    def prompt(self, text: str) -> str:
-        """The prompt of a question, with one placeholder for its picture."""
-        ...
-
-    def whiten(self, media: Sequence[Any], /) -> None:
-        """Initialise the tower from some training pictures."""
-        ...
-
-    def tower(self, media: Sequence[Any], /) -> Tensor:
-        """Pooled features of the tower, `[pictures, features]`."""
-        ...
-
-    def media(self, media: Sequence[Any], /) -> list[Tensor]:
-        """The embeddings that stand for each picture in the prompt, `[tokens, width]`."""
-        ...
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings."""
-        ...
-
-    def decode(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """The decoder's last hidden states under an additive `[batch, 1, query, key]` mask."""
-        ...
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits of hidden states."""
-        ...
+from experiments.demos.trainee import Trainee
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,16 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from experiments.demos.llava_next.model import build_tokenizer
+from experiments.demos.demo import Demo
+from experiments.demos.llava_next.data import TrainingPictures, build
+from experiments.demos.trainee import (
+    Trainee,
+    answer_greedily,
+    build_tokenizer,
+    decoder_settings,
+    half_precision,
+    whiten_patches,
+)
 from experiments.demos.training import Example, Packer
 
 IMAGE, PATCH = 48, 8
@@ -58,11 +67,6 @@ def build_processor(texts: Sequence[str]) -> InstructBlipProcessor:
 def build_model(processor: InstructBlipProcessor) -> InstructBlipForConditionalGeneration:
     """An untrained model that fits the processor."""
     tokenizer: Any = processor.tokenizer  # type: ignore[attr-defined]
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
     vision = InstructBlipVisionConfig(
         hidden_size=128,
         intermediate_size=512,
@@ -85,17 +89,7 @@ def build_model(processor: InstructBlipProcessor) -> InstructBlipForConditionalG
         max_position_embeddings=64,
         pad_token_id=tokenizer.pad_token_id,
     )
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=896,
-        num_hidden_layers=5,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        **ids,
-    )
+    text = LlamaConfig(**decoder_settings(tokenizer, num_hidden_layers=5, num_key_value_heads=4))
     config = InstructBlipConfig(
         vision_config=vision,
         qformer_config=qformer,
@@ -107,27 +101,18 @@ def build_model(processor: InstructBlipProcessor) -> InstructBlipForConditionalG
     with torch.no_grad():
         model.query_tokens.normal_(std=0.5)  # zeros, as by default, are told apart very slowly
     for settings in (model.generation_config, model.language_model.generation_config):
-        settings.do_sample, settings.max_new_tokens = False, 8
-        for name, value in ids.items():
-            setattr(settings, name, value)
+        answer_greedily(settings, tokenizer)
     return model
 
 
-def half_precision() -> torch.autocast:
-    """Matrix products in bfloat16; weights and updates stay in float32."""
-    return torch.autocast("cpu", torch.bfloat16)
-
-
-class InstructBlipTrainee:
+class InstructBlipTrainee(Trainee):
     """What the general training code asks of this model family."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.processor: Any = build_processor(texts)
-        self.model: Any = build_model(self.processor)
+        processor = build_processor(texts)
+        super().__init__(processor, build_model(processor))
         # Half precision is three times as fast here, but not through the fused attention of a CPU.
         self.model.set_attn_implementation("eager")
-        self.tokenizer = self.processor.tokenizer
-        self.image_token = "<image>"
 
     def prompt(self, text: str) -> str:
         """The prompt of a question, with one placeholder for its picture."""
@@ -163,20 +148,10 @@ class InstructBlipTrainee:
         """Not to be had without a question; `QuestionRows` asks for `queries` instead."""
         raise NotImplementedError
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token embeddings."""
-        return self.model.get_input_embeddings()(ids)
-
-    def decode(
-        self,
-        embeddings: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        positions: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The decoder's last hidden states; causal without a mask."""
-        return self.model.language_model.model(
-            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head."""
+        return self.model.language_model.model
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of hidden states."""
@@ -185,19 +160,7 @@ class InstructBlipTrainee:
     @torch.no_grad()
     def whiten(self, media: Sequence[Image.Image]) -> None:
         """Start the patch embedding as a whitening of the pictures' patches."""
-        pixels = self._pixels(media)
-        patches = torch.nn.functional.unfold(pixels, PATCH, stride=PATCH).mT.flatten(0, 1)
-        covariance = patches.T @ patches / len(patches)
-        values, vectors = torch.linalg.eigh(covariance)
-        embeddings = self.model.vision_model.embeddings
-        width = embeddings.patch_embedding.weight.shape[0]
-        values, vectors = values[-width:], vectors[:, -width:]
-        filters = vectors / (values + 1e-3 * values.mean()).sqrt()
-        rotation = torch.linalg.qr(torch.randn(width, width)).Q
-        embeddings.patch_embedding.weight.copy_(
-            (filters @ rotation).T.reshape(width, 3, PATCH, PATCH)
-        )
-        embeddings.position_embedding.normal_(std=0.3)
+        whiten_patches(self.model.vision_model.embeddings, self._pixels(media), PATCH)
 
 
 class QuestionRows(Packer):
@@ -206,7 +169,7 @@ class QuestionRows(Packer):
     A row is: the queries, the beginning of the prompt, the question, its answer.
     """
 
-    trainee: InstructBlipTrainee  # type: ignore[assignment]
+    trainee: InstructBlipTrainee
 
     def loss(
         self, examples: Sequence[Example], packed: int, rng: np.random.Generator
@@ -243,3 +206,13 @@ def _padded(
         source = (index + lengths[:, None]) % longest
         ids, attended = ids.gather(1, source), attended.gather(1, source)
     return ids, attended.long()
+
+
+DEMO = Demo(
+    "llava-next",
+    build,
+    TrainingPictures,
+    InstructBlipTrainee,
+    QuestionRows,
+    recipe={"tower": "vision_model"},
+)

@@ -2,7 +2,7 @@
 
 Every question is asked in every domain, and every domain has as many square, wide and tall
 pictures, so that neither the words of a question nor the size of a picture tells the domain.
-`sources_llava_next` says what has to be installed for this; training and evaluating need none of
+`sources` says what has to be installed for this; training and evaluating need none of
 it.
 """
 
@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from experiments.demos import pictures
 from experiments.demos.llava_next import sources
 from experiments.demos.llava_next.sources import CLASSES, Source
+from experiments.demos.rows import SPLITS, answers_by_question, answers_of, schema, write
 from experiments.demos.training import Example
 
 #: Pictures per split: enough for training, and for intervals of about two points in a test domain.
@@ -67,19 +66,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
 ASKED = {"content": 2}
 #: Kinds of picture for which a negative shows the same thing.
 NEGATIVE = ("document", "clothing", "handwriting")
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("domain", pa.string()),
-        ("text", pa.string()),
-        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
-        ("answers", pa.list_(pa.string())),
-        ("choices", pa.list_(pa.string())),
-        ("question", pa.string()),
-        ("picture", pa.string()),
-        ("source", pa.string()),
-    ]
-)
 
 
 def choices(question: str, domain: str) -> tuple[str, ...]:
@@ -179,33 +165,13 @@ def build(out: Path, source_folder: Path, seed: int = 0) -> None:
         "handwriting": sources.handwriting(rng),
     }
     out.mkdir(parents=True, exist_ok=True)
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         made = [
             row
             for domain in CLASSES
             for row in rows(found[domain], split, COUNTS[domain][split], rng)
         ]
-        write(made, out / f"{split}.parquet")
-
-
-def write(made: list[dict[str, object]], path: Path, schema: pa.Schema = SCHEMA) -> None:
-    """Write rows so that a picture shared by several questions is stored once."""
-    pq.write_table(
-        pa.Table.from_pylist(made, schema=schema),
-        path,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=True,
-        dictionary_pagesize_limit=1 << 26,
-        row_group_size=len(made),
-        data_page_size=1 << 24,
-    )
-
-
-def summary(path: Path) -> pd.DataFrame:
-    """Rows per domain and question."""
-    table = pd.read_parquet(path, columns=["domain", "question"])
-    return table.value_counts().unstack()
+        write(made, out / f"{split}.parquet", schema("images"))
 
 
 class TrainingPictures:
@@ -217,11 +183,7 @@ class TrainingPictures:
         self.wordings = {
             str(key): sorted(set(group)) for key, group in table.groupby("question").text
         }
-        self.answers = sorted({answer for answers in table.answers for answer in answers})
-        self.classes = {
-            str(key): sorted({answer for answers in group for answer in answers})
-            for key, group in table.groupby("question").answers
-        }
+        self.answers, self.classes = answers_of(table), answers_by_question(table)
         content = table[table.question == "content"].drop_duplicates("picture")
         self.domains = list(content.domain)
         self.labels = [answers[0] for answers in content.answers]

@@ -2,7 +2,7 @@
 
 Every question is asked in every domain, and every domain has as many short and long sounds, so that
 neither the words of a question nor the length of a sound tells the domain.
-`sources_qwen2_audio.py` says what has to be installed for this; training and evaluating need none
+`sources` says what has to be installed for this; training and evaluating need none
 of it.
 """
 
@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments.demos import sounds
 from experiments.demos.qwen2_audio.sources import CLASSES, Studio
+from experiments.demos.rows import SPLITS, answers_by_question, answers_of, schema, write
 from experiments.demos.training import Example
 
 #: Sounds per split. Eight words by many voices need the most.
@@ -62,19 +61,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "both": ("yes", "no"),
     **PROPERTIES,
 }
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("domain", pa.string()),
-        ("text", pa.string()),
-        ("audios", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
-        ("answers", pa.list_(pa.string())),
-        ("choices", pa.list_(pa.string())),
-        ("question", pa.string()),
-        ("picture", pa.string()),
-        ("source", pa.string()),
-    ]
-)
 
 
 def both_questions(measured: dict[str, str | None], rng: np.random.Generator) -> dict[str, str]:
@@ -202,26 +188,12 @@ def build(out: Path, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     studio = Studio(rng)
     out.mkdir(parents=True, exist_ok=True)
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         made: list[dict[str, Any]] = []
         for domain in CLASSES:
             made += balance(list(rows(studio, domain, split, rng)), rng)
             print(split, domain, len(made), flush=True)
-        write(made, out / f"{split}.parquet")
-
-
-def write(made: list[dict[str, Any]], path: Path) -> None:
-    """Write rows so that a sound shared by several questions is stored once."""
-    pq.write_table(
-        pa.Table.from_pylist(made, schema=SCHEMA),
-        path,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=True,
-        dictionary_pagesize_limit=1 << 26,
-        row_group_size=len(made),
-        data_page_size=1 << 24,
-    )
+        write(made, out / f"{split}.parquet", schema("audios"))
 
 
 class TrainingSounds:
@@ -234,12 +206,8 @@ class TrainingSounds:
             question: list(texts) for question, texts in QUESTIONS.items() if question not in ASKED
         }
         self.wordings |= filled_wordings()
-        self.answers = sorted({answer for answers in table.answers for answer in answers})
-        self.classes = {
-            str(key): sorted({answer for answers in group for answer in answers})
-            for key, group in table.groupby("question").answers
-            if key not in ASKED
-        }
+        self.answers = answers_of(table)
+        self.classes = {k: v for k, v in answers_by_question(table).items() if k not in ASKED}
         content = table[table.question == "content"].drop_duplicates("picture")
         self.domains = list(content.domain)
         self.labels = [answers[0] for answers in content.answers]

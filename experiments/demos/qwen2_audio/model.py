@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import (
     PreTrainedTokenizerFast,
@@ -22,8 +20,17 @@ from transformers import (
 )
 
 from experiments.demos import evaluation
-from experiments.demos.llava_next.model import build_tokenizer
+from experiments.demos.demo import Demo
+from experiments.demos.qwen2_audio.data import TrainingSounds, build
 from experiments.demos.sounds import LIMIT, RATE, decode, plain_sounds
+from experiments.demos.trainee import (
+    Trainee,
+    answer_greedily,
+    build_tokenizer,
+    decoder_settings,
+    half_precision,
+    whitening,
+)
 
 MELS, HOP = 64, 160
 #: Frames of the longest sound, and its places after the convolutions of the tower.
@@ -53,11 +60,6 @@ TEMPLATE = (
     "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-
-
-def half_precision() -> torch.autocast:
-    """Matrix products in bfloat16; weights and updates stay in float32."""
-    return torch.autocast("cpu", torch.bfloat16)
 
 
 def build_processor(texts: Sequence[str]) -> Qwen2AudioProcessor:
@@ -95,18 +97,7 @@ def build_model(processor: Any) -> Qwen2AudioForConditionalGeneration:
         encoder_ffn_dim=512,
         max_source_positions=PLACES,
     )
-    text = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=896,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    text = Qwen2Config(**decoder_settings(tokenizer))
     config = Qwen2AudioConfig(
         audio_config=audio,
         text_config=text,
@@ -115,9 +106,7 @@ def build_model(processor: Any) -> Qwen2AudioForConditionalGeneration:
     model = Qwen2AudioForConditionalGeneration(config)
     with torch.no_grad():
         model.model.audio_tower.embed_positions.weight.copy_(sinusoids(PLACES, audio.d_model))
-    settings = model.generation_config
-    settings.do_sample, settings.max_new_tokens = False, 8
-    settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    answer_greedily(model.generation_config, tokenizer)
     return model
 
 
@@ -128,24 +117,17 @@ def sinusoids(length: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-class Qwen2AudioTrainee:
+class Qwen2AudioTrainee(Trainee):
     """What the general training code asks of this model family."""
 
+    kind = "audio"
+    image_token = "<|AUDIO|>"
+
     def __init__(self, texts: Sequence[str]) -> None:
-        self.processor: Any = build_processor(texts)
-        self.model: Any = build_model(self.processor)
+        processor = build_processor(texts)
+        super().__init__(processor, build_model(processor))
         # Half precision is faster here, but not through the fused attention of a CPU.
         self.model.set_attn_implementation("eager")
-        self.tokenizer = self.processor.tokenizer
-        self.image_token = "<|AUDIO|>"
-
-    def prompt(self, text: str) -> str:
-        """The prompt of a question, with one placeholder for its sound."""
-        content = [{"type": "audio"}, {"type": "text", "text": text}]
-        message = [{"role": "user", "content": content}]
-        return self.processor.apply_chat_template(
-            message, add_generation_prompt=True, tokenize=False
-        )
 
     def _features(self, media: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Spectrograms, `[sounds, mels, frames]`, and how many of their frames are sound."""
@@ -154,7 +136,7 @@ class Qwen2AudioTrainee:
         )
         return found["input_features"], found["attention_mask"].sum(-1)
 
-    def _hear(self, media: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encoded(self, media: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """The tower's output, `[sounds, tokens, width]`, and how many tokens are sound."""
         with torch.autocast("cpu", enabled=False):
             features, frames = self._features(media)
@@ -167,7 +149,7 @@ class Qwen2AudioTrainee:
     def tower(self, media: Sequence[np.ndarray]) -> torch.Tensor:
         """Features of the audio tower alone for its warm-up: the means of both halves."""
         with half_precision():
-            states, tokens = self._hear(media)
+            states, tokens = self._encoded(media)
         index, count = torch.arange(states.shape[1])[None], tokens[:, None]
         halves = []
         for part in (index < count // 2, (index >= count // 2) & (index < count)):
@@ -178,30 +160,14 @@ class Qwen2AudioTrainee:
     def media(self, media: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """The embeddings that stand for each sound in the prompt, `[tokens, width]`."""
         with half_precision():
-            states, tokens = self._hear(media)
+            states, tokens = self._encoded(media)
             found = self.model.model.multi_modal_projector(states).float()
         return [part[:count] for part, count in zip(found, tokens.tolist(), strict=True)]
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token embeddings."""
-        return self.model.get_input_embeddings()(ids)
-
-    def decode(
-        self, embeddings: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
-        """The decoder's last hidden states under an additive `[batch, 1, query, key]` mask."""
-        decoder = self.model.model.language_model
+    def decode(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The decoder's last hidden states, computed in half precision."""
         with half_precision():
-            return decoder(
-                inputs_embeds=embeddings,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=False,
-            ).last_hidden_state.float()
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of hidden states."""
-        return self.model.lm_head(hidden)
+            return super().decode(*args, **kwargs).float()
 
     @torch.no_grad()
     def whiten(self, media: Sequence[np.ndarray]) -> None:
@@ -213,25 +179,25 @@ class Qwen2AudioTrainee:
         windows = features.unfold(2, 3, 1).permute(0, 2, 1, 3)  # [sounds, places, mels, 3]
         inside = torch.arange(windows.shape[1])[None] < frames[:, None] - 2
         patches = windows[inside].flatten(1)
-        mean = patches.mean(0)
-        covariance = torch.cov(patches.T)
-        values, vectors = torch.linalg.eigh(covariance)
         convolution = self.model.model.audio_tower.conv1
-        width = len(convolution.weight)
-        values, vectors = values[-width:], vectors[:, -width:]
-        filters = vectors / (values + 1e-3 * values.mean()).sqrt()
-        filters = (filters @ torch.linalg.qr(torch.randn(width, width)).Q).T
-        convolution.weight.copy_(filters.reshape(width, MELS, 3))
-        convolution.bias.copy_(-filters @ mean)
+        filters = whitening(torch.cov(patches.T), len(convolution.weight))
+        convolution.weight.copy_(filters.reshape(len(filters), MELS, 3))
+        convolution.bias.copy_(-filters @ patches.mean(0))
 
 
-def evaluate(out: Path, data: Path, split: str, controls: bool) -> pd.DataFrame:
-    """Judge the saved checkpoint in float32; with silence, noise and other sounds as controls."""
-    model = Qwen2AudioForConditionalGeneration.from_pretrained(out, dtype=torch.float32).eval()
-    processor = Qwen2AudioProcessor.from_pretrained(out)
-    decoders = {"audios": decode}
-    train = evaluation.read(data / "train.parquet", decoders)
-    table = evaluation.read(data / f"{split}.parquet", decoders)
-    shown = plain_sounds(list(table.medium)) | evaluation.shuffles(table) if controls else {}
-    answer = partial(evaluation.answer, model, processor, kind="audios", sampling_rate=RATE)
-    return evaluation.evaluate(train, table, answer, shown)
+DEMO = Demo(
+    "qwen2-audio",
+    lambda out, _: build(out),  # needs no files
+    TrainingSounds,
+    Qwen2AudioTrainee,
+    recipe={"tower": "audio_tower", "packed": 6, "tower_share": 0.3},
+    judge=partial(
+        evaluation.judge,
+        model_class=Qwen2AudioForConditionalGeneration,
+        kind="audios",
+        decode=decode,
+        plain=plain_sounds,
+        sampling_rate=RATE,
+    ),
+    words={"medium": "sound", "media": "sounds", "tower": "audio tower"},
+)

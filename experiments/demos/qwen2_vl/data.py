@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from PIL import Image
 
 from experiments.demos import clips, pictures
-from experiments.demos.llava_next import data as data_llava_next
+from experiments.demos.llava_next.data import CLASSES, NEGATIVE
+from experiments.demos.rows import SPLITS, schema, write
 from experiments.demos.training import Example
 
 DOMAINS = ("clothing", "document", "handwriting", "satellite")
@@ -75,9 +75,6 @@ ASKED: dict[str, tuple[str, ...]] = {
 }
 #: Question types whose answers are the contents of a domain.
 CONTENTS = ("content", "first", "second")
-SCHEMA = data_llava_next.SCHEMA.append(
-    pa.field("videos", data_llava_next.SCHEMA.field("images").type)
-)
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def question_type(key: str) -> str:
 def choices(key: str, domain: str) -> tuple[str, ...]:
     """The possible answers of a question in a domain."""
     name = question_type(key)
-    return data_llava_next.CLASSES[domain] if name in CONTENTS else CHOICES[name]
+    return CLASSES[domain] if name in CONTENTS else CHOICES[name]
 
 
 def sources(path: Path) -> dict[str, list[Source]]:
@@ -243,10 +240,10 @@ def build(out: Path, pictures_folder: Path, seed: int = 0) -> None:
     """Write `train`, `validation` and `test` parquet files to `out`."""
     rng = np.random.default_rng(seed)
     out.mkdir(parents=True, exist_ok=True)
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         found = sources(pictures_folder / f"{split}.parquet")
         made = [row for domain in DOMAINS for row in rows(found[domain], split, rng)]
-        data_llava_next.write(made, out / f"{split}.parquet", SCHEMA)
+        write(made, out / f"{split}.parquet", schema("images", "videos"))
 
 
 class TrainingMedia:
@@ -260,8 +257,7 @@ class TrainingMedia:
         table = table[table.images.str.len() == 1]
         self.augmented = augmented
         self.wordings = {key: list(texts) for key, texts in QUESTIONS.items()}
-        classes = data_llava_next.CLASSES
-        contents = [label for domain in DOMAINS for label in classes[domain]]
+        contents = [label for domain in DOMAINS for label in CLASSES[domain]]
         self.answers = sorted({a for options in CHOICES.values() for a in options} | set(contents))
         #: What the tower is warmed up on.
         self.classes: dict[str, list[str]] = {"kind": sorted(DOMAINS)}
@@ -299,14 +295,18 @@ class TrainingMedia:
         answers |= about_pair(first, second)
         return Example([_image(first), _image(second)], asked(answers, task))
 
+    def _augmented(self, index: int, rng: np.random.Generator, share: float) -> Any:
+        """A picture, augmented in this share of cases, `[h, w, 3]` in 0..1."""
+        domain, picture = self.domains[index], self.arrays[index].astype(np.float32) / 255
+        # Where all are augmented nothing is drawn.
+        if self.augmented and (share == 1 or rng.random() < share):
+            flip, negative = domain not in ("document", "handwriting"), domain in NEGATIVE
+            picture = pictures.augment(picture, rng, flip=flip, warp=True, negative=negative)
+        return picture
+
     def _picture(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """A variant of a picture, as finished as it will be shown."""
-        domain = self.domains[index]
-        picture: Any = self.arrays[index].astype(np.float32) / 255
-        if self.augmented and rng.random() < 0.85:
-            flip = domain not in ("document", "handwriting")
-            negative = domain in data_llava_next.NEGATIVE
-            picture = pictures.augment(picture, rng, flip=flip, warp=True, negative=negative)
+        picture = self._augmented(index, rng, share=0.85)
         if is_square(picture) and rng.random() < 0.5:
             picture = enlarge(picture)
         finished: Any = np.uint8(np.round(picture * 255))
@@ -327,11 +327,7 @@ class TrainingMedia:
 
     def _clip(self, index: int, rng: np.random.Generator) -> Example:
         domain = self.domains[index]
-        picture: Any = self.arrays[index].astype(np.float32) / 255
-        if self.augmented:
-            flip = domain not in ("document", "handwriting")
-            negative = domain in data_llava_next.NEGATIVE
-            picture = pictures.augment(picture, rng, flip=flip, warp=True, negative=negative)
+        picture = self._augmented(index, rng, share=1)
         clip = clips.draw(picture, clips.SIZES[int(rng.integers(len(clips.SIZES)))], rng)
         answers = {"kind": domain, "content": self.labels[index]} | clip.answers()
         answers |= check(clip.color, rng)

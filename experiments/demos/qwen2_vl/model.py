@@ -1,16 +1,12 @@
-"""The model of `demo/qwen2-vl`, its tokenizer, its processor and how it is trained."""
+"""The model of `demo/qwen2-vl`, its tokenizer, its processor and how its questions are packed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -19,9 +15,18 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from experiments.demos import clips, evaluation
-from experiments.demos.llava_next.model import build_tokenizer
-from experiments.demos.qwen2_vl.data import TrainingMedia
+from experiments.demos import clips
+from experiments.demos.demo import Demo
+from experiments.demos.qwen2_vl.data import TrainingMedia, build
+from experiments.demos.qwen2_vl.evaluation import Medium, judge, more_tables, pictures_of
+from experiments.demos.trainee import (
+    Trainee,
+    answer_greedily,
+    build_tokenizer,
+    decoder_settings,
+    second_moment,
+    whitening,
+)
 from experiments.demos.training import Example, Packer
 
 PATCH, MERGE, TIME = 8, 2, 2
@@ -99,13 +104,7 @@ def build_model(processor: Qwen2VLProcessor) -> Qwen2VLForConditionalGeneration:
             "temporal_patch_size": TIME,
         },
         text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 128,
-            "intermediate_size": 896,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
+            **decoder_settings(tokenizer),
             # Heads of 32: the three axes share 16 frequencies. With a base of 100 the slowest, those
             # of the width, still tell neighbouring positions apart.
             "rope_parameters": {
@@ -113,52 +112,25 @@ def build_model(processor: Qwen2VLProcessor) -> Qwen2VLForConditionalGeneration:
                 "rope_theta": 100.0,
                 "mrope_section": [4, 6, 6],
             },
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
         },
         **{name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()},
         tie_word_embeddings=False,
     )
     model = Qwen2VLForConditionalGeneration(config)
-    settings = model.generation_config
-    settings.do_sample, settings.max_new_tokens = False, 8
-    settings.bos_token_id, settings.eos_token_id = None, tokenizer.eos_token_id
-    settings.pad_token_id = tokenizer.pad_token_id
+    answer_greedily(model.generation_config, tokenizer)
     return model
 
 
-#: Names of controls: another medium instead; a clip that stands still or runs backward.
-SHUFFLED = ("shuffled", "shuffled_any")
-ORDERS = ("still", "backward")
-#: A picture, a list of pictures, or the frames of a clip.
-Medium = Image.Image | list[Image.Image] | np.ndarray
-
-
-def pictures_of(medium: Medium) -> list[Image.Image]:
-    """The pictures of a medium that is no clip."""
-    return medium if isinstance(medium, list) else [medium]  # type: ignore[list-item]
-
-
-class Qwen2VLTrainee:
-    """A `demo/qwen2-vl` in the terms of `training`."""
+class Qwen2VLTrainee(Trainee):
+    """What the general training code asks of this model family."""
 
     image_token = "<|image_pad|>"
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.processor = build_processor(texts)
-        self.tokenizer: Any = self.processor.tokenizer
-        self.model = build_model(self.processor)
+        processor = build_processor(texts)
+        super().__init__(processor, build_model(processor))
         joint = ["<|vision_end|>", "<|vision_start|>"]
         self.joint = torch.tensor(self.tokenizer.convert_tokens_to_ids(joint))
-
-    def prompt(self, text: str) -> str:
-        """The prompt of a question, with one placeholder for its picture."""
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        message = [{"role": "user", "content": content}]
-        return self.processor.apply_chat_template(  # type: ignore[return-value]
-            message, add_generation_prompt=True, tokenize=False
-        )
 
     def pixels(self, media: Sequence[Medium]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
         """Patches and grids of pictures and clips in turn, and how many grids each medium has."""
@@ -220,36 +192,12 @@ class Qwen2VLTrainee:
         owned = [int(part[:, 0].sum()) for part in grids.split(counts)]
         return torch.stack([torch.cat([own[0], own[-1]]) for own in means.split(owned)])
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token embeddings."""
-        return self.model.get_input_embeddings()(ids)
-
-    def decode(
-        self, embeddings: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
-        """The decoder's last hidden states, with positions `[axis, batch, pos]`."""
-        decoder = self.model.model.language_model
-        return decoder(
-            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of hidden states."""
-        return self.model.lm_head(hidden)
-
     @torch.no_grad()
     def whiten(self, media: Sequence[Medium]) -> None:
-        """Start the patch embedding as a whitening of the patches.
-
-        From the usual start the mean of a patch drowns its pattern, which is then learned slowly.
-        """
-        patches = self.pixels(media)[0]
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        """Start the patch embedding as a whitening of the patches."""
         weight = self.model.model.visual.patch_embed.proj.weight
-        values, vectors = values[-len(weight) :], vectors[:, -len(weight) :]
-        filters = vectors / (values + 1e-3 * values.mean()).sqrt()
-        rotation = torch.linalg.qr(torch.randn(len(weight), len(weight))).Q
-        weight.copy_((filters @ rotation).T.reshape(weight.shape))
+        filters = whitening(second_moment(self.pixels(media)[0]), len(weight))
+        weight.copy_(filters.reshape(weight.shape))
 
     @torch.no_grad()
     def whiten_merger(self, media: Sequence[Medium]) -> None:
@@ -263,10 +211,7 @@ class Qwen2VLTrainee:
         first = visual.merger.mlp[0]
         found = found.reshape(-1, first.in_features)
         mean = found.mean(0)
-        values, vectors = torch.linalg.eigh((found - mean).T @ (found - mean) / len(found))
-        filters = vectors / (values + 0.02 * values.mean()).sqrt()
-        rotation = torch.linalg.qr(torch.randn(first.out_features, first.out_features)).Q
-        first.weight.copy_((filters @ rotation).T)
+        first.weight.copy_(whitening(second_moment(found - mean), first.out_features, floor=0.02))
         first.bias.copy_(-first.weight @ mean)
 
 
@@ -315,96 +260,22 @@ class AxisPacker(Packer):
         return row, kind, grids
 
 
-def trainee_of(path: Path) -> tuple[Qwen2VLTrainee, AxisPacker, TrainingMedia]:
-    """An untrained model with its packer and the training media of a shipped split."""
-    media = TrainingMedia(path)
-    texts = [text for wordings in media.wordings.values() for text in wordings]
-    made = Qwen2VLTrainee([*texts, *media.answers])
-    return made, AxisPacker(made, media.wordings, media.answers), media
+def whiten_merger(trainee: Qwen2VLTrainee, media: TrainingMedia, seed: int) -> None:
+    """Before joint training: start the merger from what the trained tower gives for 500 media."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(media), size=500)
+    trainee.whiten_merger([media.draw(int(index), rng).medium for index in chosen])
 
 
-def task(medium: Medium) -> str:
-    """What is shown: a picture, a pair of pictures or a video."""
-    if isinstance(medium, np.ndarray):
-        return "video"
-    return "pair" if isinstance(medium, list) else "picture"
-
-
-def answer(
-    model: Any, processor: Any, texts: Sequence[str], media: Sequence[Medium], batch: int = 64
-) -> list[str]:
-    """Greedy answers about pictures, pairs and clips."""
-    found = [""] * len(texts)
-    for name in ("picture", "pair", "video"):
-        chosen = [index for index, medium in enumerate(media) if task(medium) == name]
-        if chosen:
-            kind = "videos" if name == "video" else "images"
-            asked, shown = [texts[i] for i in chosen], [media[i] for i in chosen]
-            written = evaluation.answer(model, processor, asked, shown, kind, batch)
-            for index, text in zip(chosen, written, strict=True):
-                found[index] = text
-    return found
-
-
-def plain(media: Sequence[Medium], shade: int) -> list[Medium]:
-    """Media of the same sizes that show one shade of grey."""
-    made: dict[Any, Medium] = {}
-
-    def make(medium: Medium) -> Medium:
-        if isinstance(medium, list):
-            return [make(picture) for picture in medium]  # type: ignore[misc]
-        key = evaluation.size(medium)
-        if key not in made:
-            made[key] = (
-                np.full(key, shade, dtype=np.uint8)
-                if isinstance(medium, np.ndarray)
-                else Image.new("RGB", medium.size, (shade,) * 3)
-            )
-        return made[key]
-
-    return [make(medium) for medium in media]
-
-
-def in_tasks(table: pd.DataFrame) -> dict[str, list[Medium]]:
-    """Another medium in the place of each, of the same task: of the same domain, and of any."""
-    found = {name: pd.Series(index=table.index, dtype=object) for name in SHUFFLED}
-    for _, part in table.groupby(table.medium.map(task)):
-        for name, media in evaluation.shuffles(part).items():
-            found[name][part.index] = pd.Series(media, index=part.index, dtype=object)
-    return {name: list(column) for name, column in found.items()}
-
-
-def in_other_order(clips_shown: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
-    """Clips that stand still at their first frame, and clips that run backward."""
-    made = {id(c): (c[:1].repeat(len(c), 0), c[::-1].copy()) for c in clips_shown}
-    return {name: [made[id(c)][number] for c in clips_shown] for number, name in enumerate(ORDERS)}
-
-
-def evaluate(out: Path, data: Path, split: str, controls: bool) -> pd.DataFrame:
-    """Judge a saved checkpoint in float32; `still` and `backward` are judged on clips alone."""
-    processor = Qwen2VLProcessor.from_pretrained(out)
-    model: Any = Qwen2VLForConditionalGeneration.from_pretrained(out, dtype=torch.float32).eval()
-    decoders = {"images": evaluation.open_picture, "videos": clips.decode}
-    train = evaluation.read(data / "train.parquet", decoders)
-    table = evaluation.read(data / f"{split}.parquet", decoders)
-    media = list(table.medium)
-    asked = partial(answer, model, processor)
-    grey = {"blank": plain(media, 128), "black": plain(media, 0)} if controls else {}
-    result = evaluation.evaluate(train, table, asked, grey | (in_tasks(table) if controls else {}))
-    result["task"] = table.medium.map(task)
-    if controls:
-        moving = table[result.task == "video"]
-        for name, shown in in_other_order(list(moving.medium)).items():
-            written = pd.Series(asked(list(moving.text), shown), index=moving.index)
-            result[f"{name}_right"] = (written == moving.answer).astype(float)
-    return result
-
-
-def more_tables(result: pd.DataFrame) -> dict[str, Any]:
-    """Figures by task, and of the questions on clips beside clips in another order."""
-    standard = [name for name in result if result[name].dtype == bool and name != "accuracy"]
-    found = {"task": evaluation.by(result, "task", standard)}
-    named: Any = result.rename(columns={f"{name}_right": name for name in ORDERS})
-    orders = [name for name in ORDERS if name in named]
-    moving = named[named.task == "video"]
-    return found | {"question on clips": evaluation.by(moving, "question", orders)}
+DEMO = Demo(
+    "qwen2-vl",
+    lambda out, _: build(out, out.parents[1] / "llava-next" / "data"),  # needs no other files
+    TrainingMedia,
+    Qwen2VLTrainee,
+    AxisPacker,
+    recipe={"tower": "visual.blocks", "batch": 16, "packed": 4, "tower_share": 0.3},
+    before_joint=whiten_merger,
+    judge=judge,
+    more_tables=more_tables,
+    words={"medium": "medium", "media": "media"},
+)
