@@ -1,77 +1,41 @@
 """The shipped demo model: its folder, where its data are, and that it does what its card says."""
 
-import io
-import json
-from pathlib import Path
+from functools import partial
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AutoProcessor,
-    InstructBlipForConditionalGeneration,
-    InstructBlipProcessor,
-)
+from transformers import InstructBlipProcessor
 
-import mmlens
 from mmlens.data.demos import demo_data
 from mmlens.data.samples import load_samples
 from mmlens.errors import UnsupportedModelError
 from tests.helpers import demos
 
-DEMOS = Path(mmlens.__file__).parent / "demo"
-FOLDER = DEMOS / "instructblip"
-DOMAINS = {"medical", "satellite", "document", "clothing", "handwriting"}
+DEMO, MODEL = "instructblip", "InstructBlipForConditionalGeneration"
+FOLDER = demos.folder(DEMO)
 QUERIES = 16
 
 
-@pytest.fixture(scope="module")
-def table() -> pd.DataFrame:
-    folder = demo_data("demo/instructblip")
-    assert folder is not None
-    return pd.read_parquet(folder / "test.parquet")
-
-
-@pytest.fixture(scope="module")
-def card() -> dict:
-    return json.loads((FOLDER / "card.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return AutoProcessor.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return InstructBlipForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
-
-
-def decode(images) -> Image.Image:
-    return Image.open(io.BytesIO(images[0]["bytes"])).convert("RGB")
+def picture_of(row) -> Image.Image:
+    return demos.picture(row.images[0])
 
 
 def ask(model, processor, texts, images) -> list[str]:
     """Greedy answers to the bare questions, in one batched `generate`."""
-    inputs = processor(text=list(texts), images=list(images), padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        tokens = model.generate(**inputs, max_new_tokens=4)
-    new = tokens[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+    return demos.generated(model, processor, texts, images=list(images))
 
 
-def test_data_are_those_of_llava_next(table):
+def test_data_are_those_of_llava_next(tables):
     assert demo_data("demo/instructblip") == demo_data("demo/llava-next")
     assert not (FOLDER / "data").exists()
     samples = load_samples("demo/instructblip", "test")
-    assert [sample.id for sample in samples] == list(table.id)
-    assert set(table.domain) == DOMAINS
+    assert [sample.id for sample in samples] == list(tables["test"].id)
+    assert set(tables["test"].domain) == demos.PICTURES
 
 
 def test_data_of_other_names():
-    assert demo_data("demo/llava-next") == DEMOS / "llava-next" / "data"
+    assert demo_data("demo/llava-next") == demos.folder("llava-next") / "data"
     assert demo_data("Salesforce/instructblip-vicuna-7b") is None
     with pytest.raises(UnsupportedModelError, match="no demo 'demo/none'"):
         demo_data("demo/none")
@@ -90,7 +54,7 @@ def test_data_folder_named_by_another_demo(tmp_path, monkeypatch):
 
 
 def test_folder_is_small():
-    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) <= 8 * 2**20
+    demos.assert_folder_is_small(DEMO)
 
 
 def test_architecture(model):
@@ -124,14 +88,14 @@ def test_processor_puts_the_queries_before_the_prompt(processor, size):
     assert inputs["pixel_values"].shape == (1, 3, 48, 48)
 
 
-def test_every_word_of_the_data_is_in_both_vocabularies(processor, table):
+def test_every_word_of_the_data_is_in_both_vocabularies(processor, tables):
     for tokenizer in (processor.tokenizer, processor.qformer_tokenizer):
-        demos.assert_words_are_known(tokenizer, [table])
+        demos.assert_words_are_known(tokenizer, [tables["test"]])
 
 
-def test_queries_depend_on_question_and_picture(model, processor, table):
-    row = table.iloc[0]
-    pictures = [decode(row.images), decode(row.images), Image.new("RGB", (32, 32), (90, 90, 90))]
+def test_queries_depend_on_question_and_picture(model, processor, tables):
+    row = tables["test"].iloc[0]
+    pictures = [picture_of(row), picture_of(row), Image.new("RGB", (32, 32), (90, 90, 90))]
     texts = ["what is shown?", "name the color.", "what is shown?"]
     inputs = processor(text=texts, images=pictures, padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -147,20 +111,12 @@ def test_queries_depend_on_question_and_picture(model, processor, table):
 def test_card_says_what_is_asked_of_it(card):
     assert card["split"] == "test"
     domains = card["results"]["domain"]
-    assert set(domains) == DOMAINS
+    assert set(domains) == demos.PICTURES
     for figures in domains.values():
         demos.assert_figures_convince(figures, ["blank", "black"])
 
 
-def test_accuracy_is_that_of_the_card(model, processor, table, card):
-    """Forty test questions a domain: close to the card, and far above a grey picture's."""
-    asked = table.groupby("domain").sample(40, random_state=0)
-    wanted = asked.answers.str[0].to_numpy()
-    pictures = [decode(images) for images in asked.images]
-    blank = [Image.new("RGB", picture.size, (128, 128, 128)) for picture in pictures]
-    right = pd.Series(ask(model, processor, asked.text, pictures) == wanted, index=asked.domain)
-    control = np.mean(ask(model, processor, asked.text, blank) == wanted)
-    for domain, answered in right.groupby(level=0):
-        demos.assert_as_expected(answered, card["results"]["domain"][domain]["accuracy"])
-    assert right.mean() >= 0.85
-    assert right.mean() >= control + 0.25
+def test_accuracy_is_that_of_the_card(model, processor, tables, card):
+    demos.assert_answers_are_those_of_the_card(
+        partial(ask, model, processor), tables["test"], card, picture_of, demos.grey
+    )

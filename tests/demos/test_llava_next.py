@@ -1,46 +1,20 @@
 """The shipped demo model: its folder, its data, and that it does what its card says."""
 
 import io
-import json
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 import mmlens
 from tests.helpers import demos
 
-FOLDER = Path(mmlens.__file__).parent / "demo" / "llava-next"
-SPLITS = ("train", "validation", "test")
-DOMAINS = {"medical", "satellite", "document", "clothing", "handwriting"}
+DEMO, MODEL = "llava-next", "LlavaNextForConditionalGeneration"
 
 
-@pytest.fixture(scope="module")
-def tables() -> dict[str, pd.DataFrame]:
-    return {split: pd.read_parquet(FOLDER / "data" / f"{split}.parquet") for split in SPLITS}
-
-
-@pytest.fixture(scope="module")
-def card() -> dict:
-    return json.loads((FOLDER / "card.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return AutoProcessor.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return LlavaNextForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
-
-
-def decode(images) -> Image.Image:
-    return Image.open(io.BytesIO(images[0]["bytes"])).convert("RGB")
+def picture_of(row) -> Image.Image:
+    return demos.picture(row.images[0])
 
 
 def ask(model, processor, texts, images) -> list[str]:
@@ -50,18 +24,11 @@ def ask(model, processor, texts, images) -> list[str]:
         content = [{"type": "image"}, {"type": "text", "text": text}]
         message = [{"role": "user", "content": content}]
         prompts.append(processor.apply_chat_template(message, add_generation_prompt=True))
-    inputs = processor(text=prompts, images=list(images), padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        tokens = model.generate(**inputs, max_new_tokens=4)
-    new = tokens[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+    return demos.generated(model, processor, prompts, images=list(images))
 
 
 def test_folder_is_small():
-    model_part = sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file())
-    data_part = sum(file.stat().st_size for file in (FOLDER / "data").iterdir())
-    assert model_part <= 8 * 2**20
-    assert data_part <= 7 * 2**20
+    demos.assert_folder_is_small(DEMO, data_mb=7)
 
 
 def test_architecture(model):
@@ -102,7 +69,7 @@ def test_every_word_of_the_data_is_in_the_vocabulary(processor, tables):
 
 
 def test_rows(tables):
-    demos.assert_rows_are_whole(tables, DOMAINS, "images")
+    demos.assert_rows_are_whole(tables, demos.PICTURES, "images")
     test = tables["test"]
     assert test.groupby("domain").picture.nunique().min() >= 300
     assert test.groupby("domain").size().min() >= 900
@@ -122,7 +89,7 @@ def test_answers_are_balanced_within_each_domain(tables):
 def test_measured_answers_are_true(tables):
     table = tables["test"].query("question in ('light', 'side')").groupby("domain").head(60)
     for row in table.itertuples():
-        light = np.asarray(decode(row.images).convert("L"), dtype=float) / 255
+        light = np.asarray(picture_of(row).convert("L"), dtype=float) / 255
         half = light.shape[1] // 2
         if row.question == "light":
             found = "bright" if light.mean() > 0.5 else "dark"
@@ -132,28 +99,20 @@ def test_measured_answers_are_true(tables):
 
 
 def test_neither_text_nor_geometry_tells_the_domain(tables):
-    demos.assert_domain_is_not_told(tables, lambda row: decode(row.images).size)
+    demos.assert_domain_is_not_told(tables, lambda row: picture_of(row).size)
 
 
 def test_card_says_what_is_asked_of_it(card):
     domains = card["results"]["domain"]
-    assert set(domains) == DOMAINS
+    assert set(domains) == demos.PICTURES
     for figures in domains.values():
         demos.assert_figures_convince(figures, ["blank", "black"])
 
 
 def test_accuracy_is_that_of_the_card(model, processor, tables, card):
-    """Forty test questions a domain: close to the card, and far above a grey picture's."""
-    test = tables["test"].groupby("domain").sample(40, random_state=0)
-    wanted = test.answers.str[0].to_numpy()
-    pictures = [decode(images) for images in test.images]
-    blank = [Image.new("RGB", picture.size, (128, 128, 128)) for picture in pictures]
-    right = pd.Series(ask(model, processor, test.text, pictures) == wanted, index=test.domain)
-    control = np.mean(ask(model, processor, test.text, blank) == wanted)
-    for domain, answered in right.groupby(level=0):
-        demos.assert_as_expected(answered, card["results"]["domain"][domain]["accuracy"])
-    assert right.mean() >= 0.85
-    assert right.mean() >= control + 0.25
+    demos.assert_answers_are_those_of_the_card(
+        partial(ask, model, processor), tables["test"], card, picture_of, demos.grey
+    )
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (10_000, 10_000)])

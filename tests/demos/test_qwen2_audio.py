@@ -1,44 +1,19 @@
 """The shipped audio demo: its folder, its data, and that it does what its card says."""
 
 import io
-import json
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
-from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
-import mmlens
 from tests.helpers import demos
 
-FOLDER = Path(mmlens.__file__).parent / "demo" / "qwen2-audio"
-SPLITS = ("train", "validation", "test")
+DEMO, MODEL = "qwen2-audio", "Qwen2AudioForConditionalGeneration"
 DOMAINS = {"speech", "music", "nature", "machine"}
 QUESTIONS = {"kind", "content", "level", "length", "half", "tone", "check", "both"}
 RATE = 16_000
-
-
-@pytest.fixture(scope="module")
-def tables() -> dict[str, pd.DataFrame]:
-    return {split: pd.read_parquet(FOLDER / "data" / f"{split}.parquet") for split in SPLITS}
-
-
-@pytest.fixture(scope="module")
-def card() -> dict:
-    return json.loads((FOLDER / "card.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return AutoProcessor.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return Qwen2AudioForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
 
 
 def decode(audios) -> np.ndarray:
@@ -63,20 +38,11 @@ def prompt_of(processor, text: str) -> str:
 def ask(model, processor, texts, media) -> list[str]:
     """Greedy answers, through the chat template and one batched `generate`."""
     prompts = [prompt_of(processor, text) for text in texts]
-    inputs = processor(
-        text=prompts, audio=list(media), sampling_rate=RATE, padding=True, return_tensors="pt"
-    )
-    with torch.inference_mode():
-        tokens = model.generate(**inputs)
-    new = tokens[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+    return demos.generated(model, processor, prompts, audio=list(media), sampling_rate=RATE)
 
 
 def test_folder_is_small():
-    model_part = sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file())
-    data_part = sum(file.stat().st_size for file in (FOLDER / "data").iterdir())
-    assert model_part <= 8 * 2**20
-    assert data_part <= 6.5 * 2**20
+    demos.assert_folder_is_small(DEMO, data_mb=6.5)
 
 
 def test_architecture(model, processor):
@@ -181,20 +147,16 @@ def test_card_says_what_is_asked_of_it(card, tables):
         assert figures["questions"] == len(rows)
         assert figures["pictures"] == rows.picture.nunique()
         assert figures["sources"] == rows.source.nunique()
-    readme = (FOLDER / "README.md").read_text()
+    readme = (demos.folder(DEMO) / "README.md").read_text()
     for domain, figures in domains.items():
         assert f"| {domain} | **{figures['accuracy']:.3f}** |" in readme
 
 
 def test_accuracy_is_that_of_the_card(model, processor, tables, card):
-    """Forty test questions a domain: close to the card, and far above silence's."""
-    test = tables["test"].groupby("domain").sample(40, random_state=0)
-    wanted = test.answers.str[0].to_numpy()
-    media = [decode(audios) for audios in test.audios]
-    silence = [np.zeros_like(sound) for sound in media]
-    right = pd.Series(ask(model, processor, test.text, media) == wanted, index=test.domain)
-    control = np.mean(ask(model, processor, test.text, silence) == wanted)
-    for domain, answered in right.groupby(level=0):
-        demos.assert_as_expected(answered, card["results"]["domain"][domain]["accuracy"])
-    assert right.mean() >= 0.85
-    assert right.mean() >= control + 0.25
+    demos.assert_answers_are_those_of_the_card(
+        partial(ask, model, processor),
+        tables["test"],
+        card,
+        lambda row: decode(row.audios),
+        lambda sounds: [np.zeros_like(sound) for sound in sounds],
+    )

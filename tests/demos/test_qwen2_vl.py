@@ -1,54 +1,19 @@
 """The shipped Qwen2-VL demo: its folder, its data, and that it does what its card says."""
 
 import io
-import json
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image, ImageSequence
 
-import mmlens
-from mmlens._torchvision import declare_missing_operators
 from tests.helpers import demos
 
-FOLDER = Path(mmlens.__file__).parent / "demo" / "qwen2-vl"
-SPLITS = ("train", "validation", "test")
+DEMO, MODEL = "qwen2-vl", "Qwen2VLForConditionalGeneration"
 DOMAINS = {"clothing", "document", "handwriting", "satellite"}
 #: The processor cannot be built without its video processor, nor that without torchvision.
 needs_torchvision = pytest.mark.skipif(find_spec("torchvision") is None, reason="needs torchvision")
-
-
-@pytest.fixture(scope="module")
-def tables() -> dict[str, pd.DataFrame]:
-    return {split: pd.read_parquet(FOLDER / "data" / f"{split}.parquet") for split in SPLITS}
-
-
-@pytest.fixture(scope="module")
-def card() -> dict:
-    return json.loads((FOLDER / "card.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def processor():
-    declare_missing_operators()
-    from transformers import AutoProcessor
-
-    return AutoProcessor.from_pretrained(FOLDER)
-
-
-@pytest.fixture(scope="module")
-def model():
-    from transformers import Qwen2VLForConditionalGeneration
-
-    return Qwen2VLForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
-
-
-def picture(part) -> Image.Image:
-    return Image.open(io.BytesIO(part["bytes"])).convert("RGB")
 
 
 def frames(part) -> np.ndarray:
@@ -60,7 +25,7 @@ def shape(row) -> str:
     """What can be told of a row's media without looking at them."""
     if len(row.videos):
         return f"video {frames(row.videos[0]).shape}"
-    return " ".join(str(picture(part).size) for part in row.images)
+    return " ".join(str(demos.picture(part).size) for part in row.images)
 
 
 def prompt(processor, text: str, kind: str, count: int = 1) -> str:
@@ -78,15 +43,9 @@ def ask(model, processor, rows: pd.DataFrame, blank: bool = False) -> pd.Series:
         shown = [frames(parts[0]) for parts in rows.videos]
         media = {"videos": [np.full_like(s, 128) if blank else s for s in shown]}
     else:
-        pictures = [picture(part) for parts in rows.images for part in parts]
-        grey = [Image.new("RGB", p.size, (128,) * 3) for p in pictures]
-        media = {"images": grey if blank else pictures}
-    inputs = processor(text=prompts, **media, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        tokens = model.generate(**inputs)
-    new = tokens[:, inputs["input_ids"].shape[1] :]
-    texts = processor.batch_decode(new, skip_special_tokens=True)
-    return pd.Series([text.strip() for text in texts], index=rows.index)
+        pictures = [demos.picture(part) for parts in rows.images for part in parts]
+        media = {"images": demos.grey(pictures) if blank else pictures}
+    return pd.Series(demos.generated(model, processor, prompts, **media), index=rows.index)
 
 
 def tasks(table: pd.DataFrame) -> pd.Series:
@@ -96,10 +55,7 @@ def tasks(table: pd.DataFrame) -> pd.Series:
 
 
 def test_folder_is_small():
-    model_part = sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file())
-    data_part = sum(file.stat().st_size for file in (FOLDER / "data").iterdir())
-    assert model_part <= 8 * 2**20
-    assert data_part <= 6.5 * 2**20
+    demos.assert_folder_is_small(DEMO, data_mb=6.5)
 
 
 def test_architecture(model):
@@ -213,7 +169,9 @@ def test_what_happens_in_a_clip_is_what_is_said(tables):
 def test_measured_answers_are_true(tables):
     table = tables["test"].query("question in ('light', 'side', 'brighter')")
     for row in table.groupby(["domain", "question"]).head(20).itertuples():
-        lights = [np.asarray(picture(part).convert("L"), dtype=float) / 255 for part in row.images]
+        lights = [
+            np.asarray(demos.picture(part).convert("L"), dtype=float) / 255 for part in row.images
+        ]
         half = lights[0].shape[1] // 2
         if row.question == "light":
             found = "bright" if lights[0].mean() > 0.5 else "dark"

@@ -7,12 +7,14 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_notebook_example_runs(capsys):
+def test_the_notebook_example_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes its page of cards where it runs
     for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
         exec(compile(code, "README.md", "exec"), {})  # noqa: S102
     said = capsys.readouterr().out.splitlines()
     assert len([line for line in said if line.startswith("['")]) == 2
     assert any("image" in line and "text" in line for line in said)
+    assert [path.name for path in tmp_path.iterdir()] == ["cards.html"]
 
 
 def test_files_and_targets_it_names_exist():

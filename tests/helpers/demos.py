@@ -1,12 +1,75 @@
 """What is asked of every shipped demo: of its data, its card and its answers."""
 
-from collections.abc import Callable, Iterable, Mapping
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from PIL import Image
+
+import mmlens
 
 Tables = Mapping[str, pd.DataFrame]
+SPLITS = ("train", "validation", "test")
+#: Domains of the demos that share their pictures.
+PICTURES = {"medical", "satellite", "document", "clothing", "handwriting"}
 CONTROLS = ("shuffled", "shuffled_any", "guess", "guess_domain")
+
+
+def folder(name: str) -> Path:
+    """The folder of a demo."""
+    return Path(mmlens.__file__).parent / "demo" / name
+
+
+def picture(part: Mapping[str, Any]) -> Image.Image:
+    """A picture of a row."""
+    return Image.open(io.BytesIO(part["bytes"])).convert("RGB")
+
+
+def grey(pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Grey pictures of the same sizes."""
+    return [Image.new("RGB", one.size, (128, 128, 128)) for one in pictures]
+
+
+def generated(model: Any, processor: Any, prompts: Sequence[str], **media: Any) -> list[str]:
+    """Greedy answers to prompts, in one batched `generate`."""
+    inputs = processor(text=list(prompts), **media, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        tokens = model.generate(**inputs, max_new_tokens=8)
+    new = tokens[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def assert_folder_is_small(name: str, data_mb: float = 0) -> None:
+    """At most 8 MB of model, and so much of data."""
+    place = folder(name)
+    sizes = {True: 0, False: 0}
+    for file in (found for found in place.rglob("*") if found.is_file()):
+        sizes[place / "data" in file.parents] += file.stat().st_size
+    assert sizes[False] <= 8 * 2**20
+    assert sizes[True] <= data_mb * 2**20
+
+
+def assert_answers_are_those_of_the_card(
+    ask: Callable[[Iterable[str], Sequence[Any]], list[str]],
+    table: pd.DataFrame,
+    card: Mapping[str, Any],
+    shown: Callable[[Any], Any],
+    blank: Callable[[list[Any]], Sequence[Any]],
+) -> None:
+    """Forty questions a domain: close to the card, and far above those on blank media."""
+    asked = table.groupby("domain").sample(40, random_state=0)
+    wanted = asked.answers.str[0].to_numpy()
+    media = [shown(row) for row in asked.itertuples()]
+    right = pd.Series(np.array(ask(asked.text, media)) == wanted, index=asked.domain)
+    control = np.mean(np.array(ask(asked.text, blank(media))) == wanted)
+    for domain, answered in right.groupby(level=0):
+        assert_as_expected(answered, card["results"]["domain"][domain]["accuracy"])
+    assert right.mean() >= 0.85
+    assert right.mean() >= control + 0.25
 
 
 def columns(*media: str) -> list[str]:
