@@ -8,7 +8,7 @@ the place of domains: activations of the language module are counted on plain te
 measured per language under each language's mask, beside random and frequency-matched controls. The
 shipped demo models know one language only: on them this shows that it runs, not what it finds.
 
-A second start with the same folder goes on where the first one stopped.
+A second start with the same folder resumes where the first one stopped.
 """
 
 from __future__ import annotations
@@ -161,12 +161,12 @@ def help_collecting(config: Config) -> None:
 
 
 def content_hash(train: Sequence[Sample], test: Sequence[Sample]) -> str:
-    """What tells these texts from others."""
+    """What identifies these texts."""
     return data_fingerprint([[(t.id, t.domain, t.text) for t in split] for split in (train, test)])
 
 
 def chosen_languages(config: Config, train: Sequence[Sample]) -> list[str]:
-    """The languages asked for, or all, checked against the data."""
+    """The requested languages, or all, checked against the data."""
     chosen = runner.chosen_values(config.languages, train, "language")
     if len(chosen) < 2:
         raise MMLensError(f"Two languages or more are needed; there is {', '.join(chosen)}.")

@@ -80,7 +80,7 @@ def answer(
 
     A processor without a chat template is given the bare question.
 
-    `kind`: the data's column of these media. `options`: what else the processor is to be told,
+    `kind`: the data's column of these media. `options`: further arguments of the processor,
     such as a sampling rate.
     """
     keys = [(text, id(medium)) for text, medium in zip(texts, media, strict=True)]
@@ -196,7 +196,7 @@ def judge(
         model_class: loads the checkpoint.
         kind, decode: column of the media, and how their bytes are decoded.
         plain: the plain media in the place of each.
-        options: what else the processor is to be told.
+        options: further arguments of the processor.
     """
     model = model_class.from_pretrained(out, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(out)

@@ -180,7 +180,7 @@ def whitening(
 def whiten_patches(
     embeddings: Any, pixels: Float[Tensor, "picture 3 height width"], side: int
 ) -> None:
-    """Start a vision tower's embeddings as a whitening of the patches, with positions told apart.
+    """Start a vision tower's embeddings as a whitening of the patches, and its positions at random.
 
     Args:
         embeddings: with a patch embedding by convolution, and positions.

@@ -1,6 +1,6 @@
 """Training of a demo model: a warm-up of its tower, then questions packed behind each picture.
 
-What is said of pictures holds for sounds and videos as well.
+Where this says pictures, sounds and videos are meant as well.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     python -m experiments.miner --model Qwen/Qwen2-VL-7B-Instruct --data textvqa=/data/textvqa msvd_qa=/data/msvd
 
 The data are a folder with ``train`` and ``test`` as .parquet or .jsonl (see mmlens.load_samples), or
-any of the paper's benchmarks (docs/benchmarks-data.md). A second start with the same folder goes on
+any of the paper's benchmarks (docs/benchmarks-data.md). A second start with the same folder resumes
 where the first one stopped.
 """
 
@@ -35,7 +35,7 @@ from mmlens.streaming.distributed import rank_and_world
 from mmlens.tokens.token_sets import MEDIA_GROUPS, SLOTS
 
 SCORES_FILE = "importance.safetensors"
-#: Where a collection in one piece is saved on the way.
+#: Where a collection in one piece is saved while it runs.
 CHECKPOINT = "parts/importance.safetensors"
 
 

@@ -7,7 +7,7 @@
 
 The data are a folder with ``train`` and ``test`` as .parquet or .jsonl (see mmlens.load_samples), or
 any of the paper's five benchmarks (docs/benchmarks-data.md). A second start with the same folder
-goes on where the first one stopped.
+resumes where the first one stopped.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def further_sections(
     masks: Sequence[Mask],
     parts: Sequence[Sequence[mmlens.NeuronStatistics]],
 ) -> list[Section]:
-    """Every analysis that was asked for, in the order of the report."""
+    """Every requested analysis, in the order of the report."""
     sections: list[Section | None] = [analyses.sets_section(study)]
     if config.questions_modules:
         sections.append(analyses.modules_section(study, config.questions_modules, config.seeds))

@@ -6,7 +6,7 @@
   model, and what the run will take.
 - ``collecting``: activation statistics, counted by all processes.
 - ``study``, ``sections``: what every analysis works on, and analyses of any neuron sets.
-- ``output``: neuron sets, figures and the last words.
+- ``output``: neuron sets, figures, and the closing sentences on the terminal.
 """
 
 from experiments.shared.collecting import STATISTICS, collect_statistics, help_with_statistics

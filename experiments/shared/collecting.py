@@ -15,7 +15,7 @@ from mmlens.streaming.distributed import rank_and_world
 
 #: The file of the statistics in the run folder.
 STATISTICS = "statistics.safetensors"
-#: Where a collection in one piece is saved on the way; under a launcher each process has a file of its own.
+#: Where a collection in one piece is saved while it runs; under a launcher each process has its own file.
 CHECKPOINT = "parts/statistics.safetensors"
 
 

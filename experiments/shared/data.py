@@ -72,7 +72,7 @@ def data_folder(config: CommonConfig) -> Path:
 
 
 def data_hashes(config: CommonConfig) -> dict[str, str]:
-    """What tells these data from others: the files' contents; of a benchmark its small files' sizes.
+    """What identifies the data: the files' contents; of a benchmark its small files' sizes.
 
     Returns:
         split or benchmark -> hash; the ``data_hash`` of the manifest.
@@ -80,7 +80,7 @@ def data_hashes(config: CommonConfig) -> dict[str, str]:
     found = {}
     for name, folder in benchmarks(config).items():
         files = sorted(p for p in folder.rglob("*") if p.suffix in _SMALL)
-        # A benchmark of media and plain texts alone (LibriSpeech) is told by all of them.
+        # A benchmark without such files (LibriSpeech: sounds and plain texts) is identified by all its files.
         files = files or sorted(p for p in folder.rglob("*") if p.is_file())
         found[name] = data_fingerprint([[p.name, p.stat().st_size] for p in files])
     if found:
@@ -142,15 +142,15 @@ def metrics(config: CommonConfig) -> str | dict[str, str]:
 def chosen_values(
     asked: Sequence[str], samples: Sequence[Sample], what: str = "domain"
 ) -> list[str]:
-    """The domains asked for, or all, checked against the data.
+    """The requested domains, or all, checked against the data.
 
     Args:
-        asked: domains; none: all.
+        asked: the requested domains; none: all.
         samples: the data.
         what: what a domain is called here, in the sentence of the error.
 
     Raises:
-        MMLensError: no sample has one that was asked for.
+        MMLensError: no sample has a requested domain.
     """
     present = sorted({str(s.get("domain")) for s in samples})
     if unknown := [one for one in asked if one not in present]:

@@ -106,7 +106,7 @@ def lens_section(
 ) -> Section:
     """Entropy per layer, the answer per layer, the stages over the sets, the lens over pictures.
 
-    Stage ``lens``; rows in ``lens.jsonl``, from which a further start goes on, and ``lens.csv``.
+    Stage ``lens``; rows in ``lens.jsonl``, from which a further start resumes, and ``lens.csv``.
 
     Args:
         study: what is analysed.

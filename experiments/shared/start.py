@@ -93,13 +93,13 @@ def open_run(
     Args:
         config: the settings, a dataclass. All but ``out`` stand in the manifest and must be the
             folder's own on a further start.
-        data_hash: config -> what tells the data from others, for the manifest.
+        data_hash: config -> identifies the data, for the manifest.
         helping: what the other processes of a launcher do: their share of what processes do
             together, with the same arguments as the first.
 
     Returns:
-        The run; None on the other processes, where everything is done on return. Where
-        ``run.finished("report")`` nothing is left to do, which has been said.
+        The run; None on the other processes, which have done all they do. Where
+        ``run.finished("report")`` nothing is left to do, and a line on the terminal says so.
 
     Raises:
         RunFolderError: the folder holds a run of other settings or data, or other files.

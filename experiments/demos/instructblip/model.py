@@ -99,7 +99,7 @@ def build_model(processor: InstructBlipProcessor) -> InstructBlipForConditionalG
     )
     model = InstructBlipForConditionalGeneration(config)
     with torch.no_grad():
-        model.query_tokens.normal_(std=0.5)  # zeros, as by default, are told apart very slowly
+        model.query_tokens.normal_(std=0.5)  # from zeros, the default, they diverge very slowly
     for settings in (model.generation_config, model.language_model.generation_config):
         answer_greedily(settings, tokenizer)
     return model
@@ -145,7 +145,7 @@ class InstructBlipTrainee(Trainee):
         return model.language_projection(found[:, : tokens.shape[1]])
 
     def media(self, media: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """Not to be had without a question; `QuestionRows` asks for `queries` instead."""
+        """There is none without a question; `QuestionRows` uses `queries` instead."""
         raise NotImplementedError
 
     @property
