@@ -21,8 +21,10 @@ def encoded(number, kind="PNG"):
 
 
 def saved(path, number):
+    """A picture's file; a JPEG is hardly different from its picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture(number).save(path)
+    options = {"quality": 100, "subsampling": 0} if path.suffix == ".jpg" else {}
+    picture(number).save(path, **options)
 
 
 def write_json(path, content):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from tests.helpers.benchmarks_on_disk import encoded, picture, write_json
+from tests.helpers.benchmarks_on_disk import encoded, picture, saved, write_json
 
 RATE = 16000
 
@@ -24,12 +24,6 @@ def encoded_sound(number, kind="FLAC"):
     out = io.BytesIO()
     soundfile.write(out, sound(number), RATE, format=kind)
     return out.getvalue()
-
-
-def saved_photo(path, number):
-    """A JPEG that is hardly different from its picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture(number).save(path, quality=100, subsampling=0)
 
 
 def saved_sound(path, number):
@@ -78,7 +72,7 @@ def textvqa(root, split="val", place="train_images"):
         {"dataset_type": split, "dataset_version": "0.5.1", "data": textvqa_records(split)},
     )
     for i in range(3):
-        saved_photo(root / place / f"pic{i}.jpg", i)
+        saved(root / place / f"pic{i}.jpg", i)
     return root
 
 
@@ -119,7 +113,7 @@ def coco(root, split="test"):
                 "cocoid": 1000 + i,
             }
         )
-        saved_photo(root / folder / images[-1]["filename"], i)
+        saved(root / folder / images[-1]["filename"], i)
     write_json(root / "dataset_coco.json", {"images": images, "dataset": "coco"})
     return root
 
