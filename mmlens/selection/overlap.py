@@ -17,9 +17,6 @@ from mmlens.errors import StatisticsError
 from mmlens.neurons import NeuronSet
 from mmlens.plots.frames import COMBINATION_COLUMNS
 
-#: Measures of :func:`overlap_matrix`.
-MEASURES = ("share_of_b", "jaccard")
-
 
 def jaccard(a: NeuronSet, b: NeuronSet) -> float:
     """|A & B| / |A | B|, in [0, 1]; NaN where both sets are empty.
@@ -158,18 +155,6 @@ def cross_table(
                 }
             )
     return pd.DataFrame(rows)
-
-
-def overlap_matrix(sets: Mapping[str, NeuronSet], measure: str = "share_of_b") -> pd.DataFrame:
-    """One measure of :func:`overlap_table` as a matrix: rows A, columns B, in the sets' order.
-
-    Raises:
-        StatisticsError: an unknown measure, or as in :func:`counts_table`.
-    """
-    if measure not in MEASURES:
-        raise StatisticsError(f"There is no measure {measure!r}; there are {', '.join(MEASURES)}.")
-    matrix = overlap_table(sets).pivot(index="a", columns="b", values=measure)
-    return matrix.loc[list(sets), list(sets)]
 
 
 def combinations_table(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:

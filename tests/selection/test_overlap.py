@@ -44,18 +44,6 @@ def test_every_pair_is_that_of_python_sets(sets):
 
 
 @given(some_sets)
-def test_matrices_keep_the_order_of_the_sets(sets):
-    neurons = made(dict(reversed(sets.items())))
-    for measure in overlap.MEASURES:
-        matrix = overlap.overlap_matrix(neurons, measure)
-        table = overlap.overlap_table(neurons).set_index(["a", "b"])[measure]
-        assert list(matrix.index) == list(matrix.columns) == list(neurons)
-        for a in neurons:
-            for b in neurons:
-                assert np.array_equal(matrix.loc[a, b], table[a, b], equal_nan=True)
-
-
-@given(some_sets)
 def test_labels_and_combinations_are_those_of_a_counter(sets):
     neurons = made(sets)
     carried = Counter(pair for pairs in sets.values() for pair in pairs)
@@ -95,8 +83,6 @@ def test_what_is_refused():
         overlap.overlap_table({})
     with pytest.raises(StatisticsError, match="different modules"):
         overlap.combinations_table({"a": a, "b": NeuronSet([], "vision", SHAPE)})
-    with pytest.raises(StatisticsError, match="share_of_b, jaccard"):
-        overlap.overlap_matrix({"a": a}, "dice")
     with pytest.raises(StatisticsError, match="a;b"):
         overlap.combinations_table({"a;b": a})
 
