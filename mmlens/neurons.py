@@ -281,7 +281,7 @@ def _whole_numbers(indices: Any, name: str) -> list[int]:
     try:
         tensor = torch.as_tensor(indices)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise StatisticsError(f"A layer of {name!r} is no list of indices: {error}.") from error
+        raise StatisticsError(f"A layer of {name!r} is not a list of indices: {error}.") from error
     if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
         raise StatisticsError(
             f"A layer of {name!r} holds {tensor.dtype}; indices are whole numbers."
@@ -297,7 +297,7 @@ def _index_lists(path: str | PathLike[str]) -> Any:
     except Exception as error:  # damaged bytes make the reader raise nearly anything
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise StatisticsError(
-            f"{path} holds no lists of index tensors alone, and nothing else is read from such a file: "
+            f"{path} does not hold lists of index tensors alone, and nothing else is read from such a file: "
             f"{first}"
         ) from error
 

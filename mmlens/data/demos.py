@@ -30,8 +30,8 @@ def demo_path(name: str) -> Path | None:
 def demo_data(name: str) -> Path | None:
     """The folder with the data of a shipped demo (``demo/...``), or None if the name is none.
 
-    That is the demo's own folder ``data``; a demo that is asked another one's questions says so in
-    its ``data.json``, as ``{"demo": "llava-next"}``.
+    That is the demo's folder ``data``; a demo that uses another demo's data names it in its
+    ``data.json``, as ``{"demo": "llava-next"}``.
 
     Raises:
         UnsupportedModelError: the name begins with ``demo/`` but no such demo or data are shipped.

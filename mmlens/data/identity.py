@@ -43,7 +43,7 @@ def media_identity(sample: Sample) -> str:
 
 
 def _feed(digest: Any, medium: Any) -> None:
-    """Take in a medium as it is given: a file by its path, anything else by its content."""
+    """Add a medium to the hash as it is given: a file by its path, anything else by its content."""
     if isinstance(medium, Image.Image):
         digest.update(repr((medium.mode, medium.size)).encode() + medium.tobytes())
     elif isinstance(medium, np.ndarray):

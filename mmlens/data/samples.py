@@ -31,7 +31,7 @@ class Sample:
         videos, audios: the same for models that take them; see :data:`mmlens.data.media.videos.Video` and
             :data:`mmlens.data.media.sounds.Audio` for what one may be.
         answers: accepted answers; any of them counts.
-        choices: the answers to choose from, where the question has such.
+        choices: the answers to choose from, of a multiple-choice question.
         domain: what MMNeuron compares; a data set's domain.
         fields: any further columns of the data set.
     """
@@ -67,7 +67,7 @@ def load_samples(
     *,
     images_from: str | PathLike[str] | None = None,
 ) -> list[Sample]:
-    """Read samples from a parquet or JSON-lines file, or from ``{split}`` in a folder of such.
+    """Read samples from a parquet or JSON-lines file, or from ``{split}`` in a folder of such files.
 
     Columns: ``id``, ``text`` and ``domain``; ``images``, ``videos`` and ``audios`` (each one or a
     list of: a path relative to the file, encoded bytes, or the Hugging Face datasets form
@@ -159,7 +159,7 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
                             f"Line {number} of {file} is not JSON: {error}."
                         ) from error
                     if not isinstance(row, dict):
-                        raise SampleError(f"Line {number} of {file} is no JSON object.")
+                        raise SampleError(f"Line {number} of {file} is not a JSON object.")
                     yield row
     else:
         raise SampleError(

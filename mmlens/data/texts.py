@@ -54,7 +54,7 @@ def chunked(texts: Sequence[Sample], tokenizer: Any, tokens: int) -> list[Sample
 
     Args:
         texts: texts of any length.
-        tokenizer: the model's; a fast one, since only those tell where tokens begin.
+        tokenizer: the model's; a fast one, since only fast ones know where tokens begin.
         tokens: tokens per chunk, the tokenizer's special ones not counted.
 
     Raises:
@@ -81,7 +81,7 @@ def _parts(text: Sample, tokenizer: Any, tokens: int) -> list[str]:
     else:
         raise SampleError(
             f"Text {text.id!r} has {len(ids)} tokens, more than the {tokens} of a chunk, and this slow "
-            "tokenizer does not tell where to cut it; give shorter texts."
+            "tokenizer does not know where to cut it; give shorter texts."
         )
     ends = [*starts[1:], len(text.text)]
     parts = [text.text[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -18,7 +18,7 @@ def checked_folder(folder: Any, title: str) -> Path:
     """The folder of a data set.
 
     Raises:
-        SampleError: it is none.
+        SampleError: it is not a folder.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -70,7 +70,7 @@ def json_list(file: Path, key: str | None) -> list[dict[str, Any]]:
         raise SampleError(f"{file} is not JSON: {error}.") from error
     if key is None:
         if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
-            raise SampleError(f"{file} is no list of records, but {type(content).__name__}.")
+            raise SampleError(f"{file} is not a list of records, but {type(content).__name__}.")
         return content
     records = content.get(key) if isinstance(content, dict) else None
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
@@ -106,7 +106,7 @@ def check_columns(there: Iterable[str], needed: Iterable[str], where: Any) -> No
     """Refuse a table that lacks a column.
 
     Raises:
-        SampleError: it does.
+        SampleError: the column is named.
     """
     there = [str(name) for name in there]
     if missing := [name for name in needed if name not in there]:

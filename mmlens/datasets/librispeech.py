@@ -7,7 +7,7 @@ Official layout, of the archives with or without their folder ``LibriSpeech/``::
 
 From Hugging Face: openslr/librispeech_asr (``audio, text, speaker_id, chapter_id, id``), whose split
 ``test.clean`` is test-clean; so is ``test`` where a configuration has only the clean recordings (and
-test-other where it has only the others: the split alone does not tell, so give the one that is meant).
+test-other where it has only the others: the split alone does not say which, so give the one that is meant).
 
 MINER asks for the 2,620 sentences of test-clean, and finds its neurons on the same. Here neurons are
 found on dev-clean; no speaker is in both. Utterances are in the order of their names.

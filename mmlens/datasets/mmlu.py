@@ -13,7 +13,7 @@ in it, from 0, in both forms.
 Each question comes after up to five of its subject from dev, in their order: as many as keep the whole
 prompt within 2,048 tokens (methods 3.6). MINER counts tokens of GPT-2, whose vocabulary is not ours to
 ship; give ``count_tokens``, a function from a text to its number of tokens, to count with it or with
-the model's own tokenizer. Without it :func:`estimated_tokens` is used, which seldom counts too few: a
+the model's own tokenizer. Without it :func:`estimated_tokens` is used, which rarely counts too few: a
 long prompt may then have a question less than MINER's.
 
 MINER asks the 14,042 questions of test, and finds its neurons on the same. Here neurons are found on
@@ -44,10 +44,9 @@ _Subjects = dict[str, list[tuple[str, tuple[str, ...], int]]]
 
 
 def estimated_tokens(text: str) -> int:
-    """GPT-2 tokens of an English text, seldom too few (ours).
+    """GPT-2 tokens of an English text, rarely too few (ours).
 
-    One for every four letters of a word, the last of them begun; one for each digit, line break and
-    other sign; a sign outside ASCII as many as its bytes in UTF-8; blanks go with what follows.
+    One for every four letters of a word, rounded up; one for each digit, line break and other sign; a sign outside ASCII as many as its bytes in UTF-8; blanks go with what follows.
     Against GPT-2's own count this gave 1.12 to 1.24 times as many on English prose, and 1.13 and 1.16
     times on questions of mathematics and medicine like those of MMLU; on program code 0.93 times.
 
@@ -97,8 +96,8 @@ def rows(
             lettered(text, options, _LETTERS[number])
             for text, options, number in answered.get(subject, [])[: int(shots)]
         ]
-        own = lettered(question, choices)
-        while examples and count_tokens(shown(subject, examples, own)) > LONGEST:
+        asked_last = lettered(question, choices)
+        while examples and count_tokens(shown(subject, examples, asked_last)) > LONGEST:
             examples.pop()
         return Row(
             question=question,

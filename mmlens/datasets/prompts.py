@@ -1,4 +1,4 @@
-"""The text that is put to a model with a picture, a video or a sound, or alone.
+"""The text that a model is given with a picture, a video or a sound, or alone.
 
 MMNeuron counts activations on the bare question and evaluates with a longer prompt (methods 2.5). The
 short-answer and option instructions are LLaVA-1.5's own. The driver's role text is in our words: it
@@ -44,7 +44,7 @@ def driving(question: str, prompt: Prompt) -> str:
 
 
 def short_answer(question: str, prompt: Prompt) -> str:
-    """RSVQA, DocVQA and VQAv2: the question, and that the answer shall be short."""
+    """RSVQA, DocVQA and VQAv2: the question, and to answer briefly."""
     if prompt == "bare":
         return question
     ending = " Short Answer:" if prompt == "instructblip" else f"\n{SHORT_ANSWER}"
@@ -61,7 +61,7 @@ def multiple_choice(question: str, choices: Sequence[str], prompt: Prompt) -> st
 
 
 def scene_text(question: str, prompt: Prompt) -> str:
-    """TextVQA: MINER asks the bare question; for InstructBLIP, that the answer shall be short."""
+    """TextVQA: MINER asks the bare question; for InstructBLIP, also to answer briefly."""
     return short_answer(question, prompt) if prompt == "instructblip" else question
 
 
@@ -73,7 +73,7 @@ def caption(question: str, prompt: Prompt) -> str:
 
 
 def video_answer(question: str, prompt: Prompt) -> str:
-    """MSVD-QA: the question, and that the answer shall be short."""
+    """MSVD-QA: the question, and to answer briefly."""
     return question if prompt == "bare" else f"{question}\n{SHORT_ANSWER}"
 
 
@@ -100,7 +100,7 @@ def checked_prompt(prompt: str) -> Prompt:
     """The prompt's name.
 
     Raises:
-        SampleError: there is none of it.
+        SampleError: there is no such prompt.
     """
     for one in PROMPTS:
         if one == prompt:

@@ -51,8 +51,8 @@ class Rows:
 
     Attributes:
         ids: official id of each question, unique.
-        media: what each question's picture, video or sound is called; questions that share one have
-            the same, questions without any have their ids.
+        media: a name of each question's picture, video or sound; questions that share one have the
+            same name, questions without any have their ids.
         build: makes the question of a number.
     """
 
@@ -85,8 +85,8 @@ class Benchmark:
     """What a data set is, and how it is read.
 
     Attributes:
-        name: what :func:`mmlens.datasets.read` calls it.
-        title: what people call it.
+        name: its key in :data:`mmlens.datasets.DATASETS`.
+        title: its usual name.
         domain: MMNeuron's code for its domain; for MINER's, which has none, the name.
         paper_splits: the ones to find neurons on, and to ask. MMNeuron's own; where its files are
             not public, the nearest that are. MINER finds its neurons on the questions that it asks;

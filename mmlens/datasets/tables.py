@@ -97,7 +97,7 @@ Table = ParquetTable | LoadedTable
 
 
 def hub_aliases(split: str) -> tuple[str, ...]:
-    """What else Hugging Face copies call a split."""
+    """Other names of a split in Hugging Face copies."""
     return ("validation",) if split == "val" else ()
 
 

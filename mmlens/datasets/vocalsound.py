@@ -100,7 +100,7 @@ def _row(name: str, sound: Audio, label: str, speaker: str, where: str) -> Row:
 
 
 def _class(label: str, where: str) -> str:
-    """The class that a label spells in its own way: ``throatclearing``, ``Throat Clearing``."""
+    """The class of a label, however it is spelt: ``throatclearing``, ``Throat Clearing``."""
     letters = re.sub(r"[^a-z]", "", label.lower())
     for one in CLASSES:
         if one.lower().replace(" ", "") == letters:

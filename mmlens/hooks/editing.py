@@ -41,12 +41,11 @@ class Where:
         Raises:
             HookError: ``positions`` does not fit.
         """
-        mine = self.positions
-        if mine is None:
+        if self.positions is None:
             return True
-        if is_step(shape, tuple(mine.shape)):
+        if is_step(shape, tuple(self.positions.shape)):
             return self.new_tokens
-        return fitted(mine, shape, "positions")
+        return fitted(self.positions, shape, "positions")
 
 
 def is_step(shape: tuple[int, ...], prompt: tuple[int, ...]) -> bool:
@@ -60,14 +59,16 @@ def fitted(value: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
     Raises:
         HookError: the positions differ, or the rows are no multiple.
     """
-    mine = tuple(value.shape[: len(shape)])
-    if mine == shape:
+    given = tuple(value.shape[: len(shape)])
+    if given == shape:
         return value
-    if len(mine) == len(shape) > 1 and mine[1:] == shape[1:] and shape[0] % max(mine[0], 1) == 0:
-        return value.repeat_interleave(shape[0] // mine[0], 0)  # as generate repeats rows for beams
+    if len(given) == len(shape) > 1 and given[1:] == shape[1:] and shape[0] % max(given[0], 1) == 0:
+        return value.repeat_interleave(
+            shape[0] // given[0], 0
+        )  # as generate repeats rows for beams
     raise HookError(
-        f"{what} of shape {list(mine)} do not fit a run of {list(shape)} positions: give them for the "
-        "very batch, with its padding, that is run (outside the language model: for the tower's own rows)."
+        f"{what} of shape {list(given)} do not fit a run of {list(shape)} positions: give them for the "
+        "very batch that is run, with its padding (outside the language model: for the tower's own rows)."
     )
 
 
@@ -90,7 +91,7 @@ def edit(
     indices: Int[Tensor, " n"], change: Callable[[Tensor], Tensor], where: Where
 ) -> Callable[..., Any]:
     """A hook that puts ``change(columns)`` in the place of some neurons' columns [*row, pos, n]."""
-    on = Moved(indices)
+    on = PerDevice(indices)
 
     def hook_fn(tensor: Float[Tensor, "*row pos neuron"], hook: HookPoint) -> Tensor | None:  # noqa: ARG001
         mask = where.mask(tuple(tensor.shape[:-1]))
@@ -102,8 +103,8 @@ def edit(
     return hook_fn
 
 
-class Moved:
-    """A tensor on whatever device it is wanted, moved there once."""
+class PerDevice:
+    """A tensor with a copy on each device that asked for it, made once."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._on = {tensor.device: tensor}

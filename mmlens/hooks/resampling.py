@@ -15,8 +15,8 @@ from mmlens.errors import HookError
 from mmlens.hook_names import mlp_hook
 from mmlens.hooks.editing import (
     Hook,
-    Moved,
     Neurons,
+    PerDevice,
     Site,
     Where,
     as_sets,
@@ -41,7 +41,7 @@ def resample(
 
     Shapes: a cache holds ``hook_pre`` (``glu``: ``hook_post``) of each layer that has a neuron,
     [*row, pos, neuron], of a run with the same positions (its padding included) and as many rows,
-    or one row for all; it knows nothing of new tokens, which stay their own. Rows of the same batch,
+    or one row for all; it has no new tokens, which keep their own activations. Rows of the same batch,
     named by their order, may be other rows' padding: limit ``positions`` to
     ``attention & attention[order]``.
 
@@ -87,7 +87,7 @@ def resample(
 def _of_cache(
     indices: Int[Tensor, " n"], donor: Float[Tensor, "*row pos n"], where: Where
 ) -> Callable[..., Any]:
-    on, values = Moved(indices), Moved(donor)
+    on, values = PerDevice(indices), PerDevice(donor)
 
     def hook_fn(tensor: Float[Tensor, "*row pos neuron"], hook: HookPoint) -> Tensor | None:  # noqa: ARG001
         shape = tuple(tensor.shape[:-1])
@@ -103,7 +103,7 @@ def _of_cache(
 def _of_rows(
     indices: Int[Tensor, " n"], order: Int[Tensor, " row"], where: Where
 ) -> Callable[..., Any]:
-    on = Moved(indices)
+    on = PerDevice(indices)
     longest = 0
 
     def hook_fn(tensor: Float[Tensor, "*row pos neuron"], hook: HookPoint) -> Tensor | None:  # noqa: ARG001

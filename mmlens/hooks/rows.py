@@ -41,7 +41,7 @@ def on_rows(parts: Sequence[tuple[range, Sequence[Hook]]], of: int) -> list[Hook
             )
         for name, function in hooks:
             found.setdefault(name, []).append((rows, function))
-    return [(name, _each(mine, of)) for name, mine in found.items()]
+    return [(name, _each(hooked, of)) for name, hooked in found.items()]
 
 
 def _each(parts: Sequence[tuple[range, Callable[..., Any]]], of: int) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmlens.errors import StatisticsError
 from mmlens.hook_names import mlp_hook
-from mmlens.hooks.editing import Hook, Moved, Neurons, Where, as_sets, edit, parts
+from mmlens.hooks.editing import Hook, Neurons, PerDevice, Where, as_sets, edit, parts
 from mmlens.neurons import NeuronSet
 
 
@@ -111,7 +111,7 @@ def soft_scale(
 
 
 def _times(factor: Float[Tensor, ...]) -> Callable[[Tensor], Tensor]:
-    moved = Moved(factor)
+    moved = PerDevice(factor)
 
     def change(old: Float[Tensor, "*row pos n"]) -> Float[Tensor, "*row pos n"]:
         # A factor is not rounded to bfloat16 before it is used.

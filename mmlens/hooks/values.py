@@ -14,8 +14,8 @@ from mmlens.errors import HookError
 from mmlens.hook_names import mlp_hook
 from mmlens.hooks.editing import (
     Hook,
-    Moved,
     Neurons,
+    PerDevice,
     Site,
     Where,
     as_sets,
@@ -46,8 +46,8 @@ def set_to(
         value: one for all, or one per neuron in the order of ``neurons.pairs()``, set after set;
             taken in the model's dtype.
         site: ``act`` sets the activation, ``glu`` the product with the up branch itself.
-        model: what the hooks are for, anything with TransformerLens's ``hook_dict``: tells which
-            MLPs have an up branch. None: all of them have one, as decoders of Llama's shape.
+        model: what the hooks are for, anything with TransformerLens's ``hook_dict``; it shows
+            which MLPs have an up branch. None: all of them have one, as decoders of Llama's shape.
         positions, new_tokens: which tokens; see :mod:`mmlens.hooks`.
 
     Raises:
@@ -77,7 +77,7 @@ def mean(
     positions: Bool[Tensor, "*row pos"] | None = None,
     new_tokens: bool = False,
 ) -> list[Hook]:
-    """Replace each neuron's activation by its mean over the tokens that statistics have counted.
+    """Replace each neuron's activation by its mean over the tokens that the statistics counted.
 
     Args:
         neurons: a set, or sets of several modules.
@@ -107,7 +107,7 @@ def minimum(
     positions: Bool[Tensor, "*row pos"] | None = None,
     new_tokens: bool = False,
 ) -> list[Hook]:
-    """Replace each neuron's activation by the smallest one that statistics have seen.
+    """Replace each neuron's activation by the smallest one in the statistics.
 
     MINER's value -1 is the smallest of the layer in the very run: :func:`layer_minimum`.
 
@@ -176,7 +176,7 @@ def _minimising(
     among: Where,
 ) -> Hook:
     """The pre-activation whose activation is lowest is written: no up branch needs to be known."""
-    on = Moved(indices)
+    on = PerDevice(indices)
 
     def hook_fn(tensor: Float[Tensor, "*row pos neuron"], hook: HookPoint) -> Tensor | None:  # noqa: ARG001
         shape = tuple(tensor.shape[:-1])
@@ -210,8 +210,8 @@ class _Product:
         value: Float[Tensor, ...],
         bias: Float[Tensor, " n"] | None,
     ) -> None:
-        self._name, self._indices, self._value = name, Moved(indices), Moved(value)
-        self._bias = None if bias is None else Moved(bias)
+        self._name, self._indices, self._value = name, PerDevice(indices), PerDevice(value)
+        self._bias = None if bias is None else PerDevice(bias)
         self._up: Tensor | None = None
 
     def read(self, linear: Float[Tensor, "*row pos neuron"], hook: HookPoint) -> None:  # noqa: ARG002
@@ -221,7 +221,7 @@ class _Product:
         if self._up is None:
             raise HookError(
                 f"{self._name!r} did not fire before its product, so there is no up branch to multiply the "
-                "value with: pass model=, which tells of MLPs without one, or site='glu'."
+                "value with: pass model=, which knows which MLPs have one, or site='glu'."
             )
         up, self._up = self._up, None
         product = self._value(old.device).to(up.dtype) * up
@@ -229,7 +229,7 @@ class _Product:
 
 
 def _constant(value: Float[Tensor, ...]) -> Callable[[Tensor], Tensor]:
-    moved = Moved(value)
+    moved = PerDevice(value)
     return lambda old: moved(old.device)
 
 

@@ -11,10 +11,10 @@ from mmlens.errors import SampleError
 from mmlens.metrics.libraries import library
 from mmlens.metrics.words import caption_words, reference_words
 
-#: What one score is made of those against single references.
+#: How scores against single references become one.
 Over = Literal["mean", "max", "min"]
 
-#: What smoothing method 1 puts in the place of 0 matches.
+#: What smoothing method 1 counts instead of 0 matches.
 _EPSILON = 0.1
 
 
@@ -61,9 +61,9 @@ def corpus_bleu(predictions: Sequence[str], references: Sequence[Sequence[str]])
             f"{len(predictions)} predictions with references for {len(references)} were given; give "
             "references for each, and at least one prediction."
         )
-    tokens = [[" ".join(w) for w in reference_words(own, "bleu")] for own in references]
+    tokens = [[" ".join(w) for w in reference_words(texts, "bleu")] for texts in references]
     most = max(map(len, tokens))
-    columns = [[own[i] if i < len(own) else None for own in tokens] for i in range(most)]
+    columns = [[texts[i] if i < len(texts) else None for texts in tokens] for i in range(most)]
     said = [" ".join(caption_words(text)) for text in predictions]
     return min(1.0, scores.corpus_score(said, columns).score / 100)
 
@@ -80,7 +80,7 @@ def bleu_method1(prediction: str, answers: Sequence[str], *, over: Over = "mean"
     Args:
         prediction: what the model said.
         answers: the references.
-        over: what is made of the scores against single references.
+        over: how the scores against single references become one.
 
     Raises:
         SampleError: no reference has a word.
@@ -106,11 +106,11 @@ def ngrams(words: Sequence[str], length: int) -> Counter[tuple[str, ...]]:
 def _against_one(said: Sequence[str], reference: Sequence[str]) -> float:
     logs = []
     for length in range(1, 5):
-        own = ngrams(said, length)
-        matches = (own & ngrams(reference, length)).total()
+        grams = ngrams(said, length)
+        matches = (grams & ngrams(reference, length)).total()
         if length == 1 and not matches:
             return 0.0
-        logs.append(math.log((matches or _EPSILON) / max(1, own.total())))
+        logs.append(math.log((matches or _EPSILON) / max(1, grams.total())))
     brevity = min(0.0, 1 - len(reference) / len(said))
     return math.exp(brevity + math.fsum(logs) / 4)
 

@@ -40,8 +40,8 @@ class Cider:
         """
         frequency: Counter[NGram] = Counter()
         pictures = 0
-        for own in references:
-            tokens = reference_words(own, "cider")
+        for captions in references:
+            tokens = reference_words(captions, "cider")
             frequency.update(
                 {gram for words in tokens for n in _LENGTHS for gram in ngrams(words, n)}
             )
@@ -123,12 +123,12 @@ def tfidf_cosine(prediction: str, answers: Sequence[str], *, over: Over = "mean"
     one picture alone (the prediction and its references, about six), so a word that all of them
     share counts least there, and what other pictures are described by plays no part: no
     :func:`cider`. scikit-learn's TfidfVectorizer as it is: lower case, words of two letters or more,
-    smoothed document frequencies, no sequences. A text without such a word scores 0.
+    smoothed document frequencies, single words. A text without such a word scores 0.
 
     Args:
         prediction: what the model said.
         answers: the references.
-        over: what is made of the scores against single references.
+        over: how the scores against single references become one.
 
     Raises:
         SampleError: no reference has a word of two letters or more.

@@ -65,7 +65,7 @@ def judge_logits(
 
 
 def judged_text(start: str, question: str, reference: str, prediction: str) -> str:
-    """What the judge reads; ``start`` is its tokenizer's start token, which it expects spelt out."""
+    """The judge's input; ``start`` is its tokenizer's start token, which it expects spelt out."""
     return f"{start}\nQuestion: {question}\nAnswer: {reference}\nStudent: {prediction}"
 
 

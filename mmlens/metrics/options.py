@@ -15,7 +15,7 @@ _NAMED = r"\b(?:answer|option|choice)\b(?:\s+(?:is|would be))?\s*(?:option\b|cho
 def chosen_option(prediction: str, choices: Sequence[str]) -> int | None:
     """The number of the option that an answer names, from 0; None where it names none, or several.
 
-    In this order, the first that tells: the answer is one letter (``B``, ``(b)``, ``B.``); it is an
+    The first of these that applies: the answer is one letter (``B``, ``(b)``, ``B.``); it is an
     option's text, alone or after its letter; it starts with a letter and a sign (``B: focal``,
     ``(B) focal``); it says so (``The answer is B``); it has one letter in brackets. "A" before a word
     is an article, not a letter.
@@ -87,7 +87,7 @@ def right_option(answers: Sequence[str], choices: Sequence[str]) -> int:
 def option_letter(prediction: str, answers: Sequence[str], choices: Sequence[str]) -> float:
     """1 if the answer names the right option, else 0 (PMC-VQA).
 
-    An answer that names no option scores 0; :func:`chosen_option` tells it from a wrong one.
+    An answer that names no option scores 0; :func:`chosen_option` tells the two apart.
 
     Args:
         prediction: what the model said.

@@ -139,10 +139,10 @@ def scorer(name: str | Mapping[str, str], samples: Sequence[Sample] | None = Non
 def _scorer_by_domain(name: Mapping[str, str], samples: Sequence[Sample] | None) -> SampleMetric:
     by_domain: dict[str, SampleMetric] = {}
     for domain, one in name.items():
-        own = None if samples is None else [s for s in samples if s.domain == domain]
+        asked = None if samples is None else [s for s in samples if s.domain == domain]
         # Metrics may be named for domains that are not asked; nothing can be made of no samples.
-        if one not in CORPUS_METRICS or own != []:
-            by_domain[domain] = scorer(one, own)
+        if one not in CORPUS_METRICS or asked != []:
+            by_domain[domain] = scorer(one, asked)
 
     def scored(prediction: str, sample: Sample) -> float:
         one = metric_name(name, sample)

@@ -1,4 +1,4 @@
-"""Speech recognition: word errors against a transcript, as it is usual, and as MINER's code counts."""
+"""Speech recognition: word errors against a transcript, as usual and as MINER's code counts them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def spoken(text: str) -> str:
     as "will not", "Mr." as "mister"), numbers as digits, fillers ("uh") gone; see appendix C of the
     Whisper paper (arXiv 2212.04356). The class of transformers is used, without its table of British
     spellings, which is a file of a checkpoint: "colour" and "color" differ here. It leaves a full
-    stop of "..." as a word; what has no letter or digit is no word here.
+    stop of "..." as a word; what has no letter or digit is not a word here.
 
     >>> spoken("Uh, it won't cost twenty-one dollars!")
     'it will not cost $21'

@@ -19,8 +19,8 @@ _NUMBERS = {"none": "0", "zero": "0"} | {
 }
 _SIGNS = ';/[]"{}()=+\\_-><@`,?!'
 
-# Which apostrophes the official script restores is a closed list; what it misspells, it misspells
-# here too, or scores would differ from everybody's. These are found without any apostrophe ...
+# Which apostrophes the official script restores is a closed list; its misspellings are
+# kept, or scores would differ from published ones. These are found without any apostrophe ...
 _WITHOUT = """
 ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd
 how'll how's isn't it'd it'll ma'am might've mightn't must've mustn't needn't not've o'clock oughtn't
@@ -105,7 +105,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, as_published: bool 
         said, *given = map(vqa_answer, plain)
     matches = [answer == said for answer in given]
     total = sum(matches)
-    return sum(min(1.0, (total - own) / 3) for own in matches) / ANNOTATORS
+    return sum(min(1.0, (total - match) / 3) for match in matches) / ANNOTATORS
 
 
 def confident_member(

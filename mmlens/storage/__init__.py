@@ -1,4 +1,4 @@
-"""Files, and what tells them apart.
+"""Files: written whole, read back, fingerprinted.
 
 - ``atomic``: files written whole or not at all
 - ``tensorfile``: tensors with a JSON header, in one file

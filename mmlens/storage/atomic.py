@@ -83,7 +83,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-_KEPT = "What was finished before is intact: make room and start the same command again."
+_KEPT = "What was finished before is intact: make room and run the same command again."
 # safetensors reports its own error type, with the operating system's words in it.
 _DISK_WORDS = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 

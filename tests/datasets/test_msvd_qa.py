@@ -48,8 +48,8 @@ def test_msvd_qa_clips_called_by_their_number(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("test_qa.json", "{}", r"test_qa\.json is no list of records, but dict"),
-        ("test_qa.json", "[1]", r"test_qa\.json is no list of records, but list"),
+        ("test_qa.json", "{}", r"test_qa\.json is not a list of records, but dict"),
+        ("test_qa.json", "[1]", r"test_qa\.json is not a list of records, but list"),
         ("test_qa.json", "[", r"test_qa\.json is not JSON"),
         ("test_qa.json", '[{"question": "x"}]', r"Entry 0 of .* has no 'id'; it has question"),
         ("test_qa.json", '[{"id": 1, "question": "x"}]', "Question 1 of .* has no 'video_id'"),

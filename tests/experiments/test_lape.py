@@ -111,7 +111,7 @@ class Payload:
         ([[[0], [5]]], "outside"),
         ([[[0], [-1]]], "outside"),
         ([[[0], torch.tensor([0.5])]], "whole numbers"),
-        ([[[0], ["a"]]], "no list of indices"),
+        ([[[0], ["a"]]], "not a list of indices"),
         ([torch.tensor([1])], "Tensor layers"),
     ],
 )
@@ -131,7 +131,7 @@ def test_nothing_else_is_unpickled(tmp_path):
         lambda: path.write_bytes(b""),
     ):
         write()
-        with pytest.raises(StatisticsError, match=r"lists\.pth holds no lists"):
+        with pytest.raises(StatisticsError, match=r"lists\.pth does not hold lists"):
             from_index_lists(path, LANGUAGES, (2, 5))
     with pytest.raises(FileNotFoundError):
         from_index_lists(tmp_path / "none.pth", LANGUAGES, (2, 5))

@@ -1,6 +1,6 @@
-"""Whether an encoded file is there to its end, told by its own headers.
+"""Whether an encoded file is complete, by its own headers.
 
-Most decoders give what a truncated file still holds, silently.
+Most decoders silently give what a truncated file still holds.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ MATROSKA = b"\x1a\x45\xdf\xa3"
 
 
 def check_length(file: io.BufferedIOBase) -> None:
-    """Refuse a file that ends before its own header says.
+    """Refuse a file that is shorter than its own header says.
 
     Raises:
-        ValueError: it does; the message says how much is there.
+        ValueError: it is; the message says how much is there.
     """
     there = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -41,7 +41,7 @@ def _boxes_end(file: io.BufferedIOBase, there: int) -> int:
         file.seek(end)
         head = file.read(16)
         size = int.from_bytes(head[:4], "big")
-        if size == 1:  # too long for four bytes: it stands behind the name
+        if size == 1:  # too long for four bytes: it follows the name
             size = int.from_bytes(head[8:16], "big")
         if size < 8:  # up to the end of the file, or no box at all
             return there
@@ -50,7 +50,7 @@ def _boxes_end(file: io.BufferedIOBase, there: int) -> int:
 
 
 def _is_whole_ogg(file: io.BufferedIOBase, there: int) -> bool:
-    """Whether the last page is there to its end, and says that it is the last."""
+    """Whether the last page is complete and marked as the last."""
     file.seek(max(0, there - 65307))  # the longest page
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
@@ -60,11 +60,11 @@ def _is_whole_ogg(file: io.BufferedIOBase, there: int) -> bool:
 
 
 def _announced_bytes(head: bytes) -> int | None:
-    """The length of a RIFF, AIFF or Matroska file by its header; None where it tells none."""
+    """The length of a RIFF, AIFF or Matroska file by its header; None where it gives none."""
     if head[:4] in (b"RIFF", b"FORM"):
         size = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
-        # Whoever writes to a pipe does not know the length, and puts zero or the largest there.
-        # Some count the eight bytes of this header as well, so those are not insisted on.
+        # Programs that write to a pipe do not know the length, and put zero or the largest number.
+        # Some count the eight bytes of this header as well, so those may be missing.
         return size if 0 < size < 0x7FFF0000 else None
     if head[:4] == MATROSKA:
         size, start = _matroska_size(head, 4)
@@ -77,7 +77,7 @@ def _announced_bytes(head: bytes) -> int | None:
 
 
 def _matroska_size(head: bytes, at: int) -> tuple[int | None, int]:
-    """The size written at ``at``, None where it is left open, and where what it measures starts."""
+    """The size written at ``at`` (None where it is left open), and where its content starts."""
     if at >= len(head) or head[at] == 0:
         return None, at
     # The leading zero bits of the first byte say how many bytes follow; the rest is the number.

@@ -42,11 +42,11 @@ def open_audio(audio: Audio, rate: int) -> Float32[np.ndarray, " time"]:
     """
     rate = _checked_rate(rate)
     if isinstance(audio, tuple | Mapping):
-        waveform, own = _waveform(audio)
+        waveform, recorded = _waveform(audio)
         waveform = _scaled(waveform)
     else:
         with _sound(audio) as file:
-            own = file.samplerate
+            recorded = file.samplerate
             waveform = file.read(dtype="float32", always_2d=True)
             if len(waveform) != file.frames:
                 raise ValueError(
@@ -57,24 +57,24 @@ def open_audio(audio: Audio, rate: int) -> Float32[np.ndarray, " time"]:
         raise MediaError(
             f"{described(audio, 'sound')} has samples that are not finite; replace NaN and infinity."
         )
-    if own == rate:
+    if recorded == rate:
         return mono
-    _log_resampling(own, rate)
-    length = _resampled_length(len(mono), own, rate)
-    resampled = soxr.resample(np.ascontiguousarray(mono), own, rate)[:length]
+    _log_resampling(recorded, rate)
+    length = _resampled_length(len(mono), recorded, rate)
+    resampled = soxr.resample(np.ascontiguousarray(mono), recorded, rate)[:length]
     return np.pad(resampled, (0, length - len(resampled)))
 
 
 def audio_length(audio: Audio, rate: int) -> int:
-    """Samples that :func:`open_audio` gives, from the header alone.
+    """How many samples :func:`open_audio` gives, from the header alone.
 
     Raises:
         MediaError: as :func:`open_audio`, for what the header shows.
     """
     rate = _checked_rate(rate)
     if isinstance(audio, tuple | Mapping):
-        waveform, own = _waveform(audio)
-        return _resampled_length(len(waveform), own, rate)
+        waveform, recorded = _waveform(audio)
+        return _resampled_length(len(waveform), recorded, rate)
     with _sound(audio) as file:
         return _resampled_length(file.frames, file.samplerate, rate)
 
@@ -83,7 +83,7 @@ def audio_length(audio: Audio, rate: int) -> int:
 def _sound(audio: Any) -> Iterator[soundfile.SoundFile]:
     with decoding(audio, "sound"), opened_file(audio, "sound") as opened:
         check_length(opened)
-        # The file's name would choose the format where it ends in .raw; the content shall.
+        # By its content: soundfile would take a name that ends in .raw for the format.
         unnamed: Any = _Unnamed(opened)
         with soundfile.SoundFile(unnamed) as file:
             if file.frames == 0:
@@ -98,8 +98,8 @@ class _Unnamed:
         self._file = file
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        # libsndfile asks for places before the start of a damaged file; raising inside its callback
-        # would only print.
+        # libsndfile seeks before the start of a damaged file; an exception inside its callback would
+        # only be printed.
         try:
             return self._file.seek(offset, whence)
         except (OSError, ValueError):
@@ -113,7 +113,7 @@ class _Unnamed:
 
 
 def _waveform(audio: tuple[Any, ...] | Mapping[str, Any]) -> tuple[np.ndarray, int]:
-    """A decoded sound's own samples, [time] or [time, channel], and its rate."""
+    """The samples of a decoded sound, [time] or [time, channel], and its rate."""
     if isinstance(audio, Mapping):
         if audio.get("array") is None or audio.get("sampling_rate") is None:
             raise MediaError(
@@ -125,7 +125,7 @@ def _waveform(audio: tuple[Any, ...] | Mapping[str, Any]) -> tuple[np.ndarray, i
         except ValueError as error:
             raise MediaError(f"A waveform is no array: {error}; give numbers [time].") from error
         rate = audio["sampling_rate"]
-        # datasets' own decoders disagree on where the channels lie, so none are taken here.
+        # Decoders of Hugging Face datasets disagree on the axis of the channels: one channel only.
         shapes, allowed = (1,), "[time]"
     else:
         if len(audio) != 2 or not isinstance(audio[0], np.ndarray):
@@ -175,11 +175,11 @@ def _checked_rate(rate: Any) -> int:
     )
 
 
-def _resampled_length(length: int, own: int, rate: int) -> int:
+def _resampled_length(length: int, recorded: int, rate: int) -> int:
     # Rounded up as librosa does, so that the shortest sound has a sample; soxr alone may give none.
-    return -(-length * rate // own)
+    return -(-length * rate // recorded)
 
 
 @cache
-def _log_resampling(own: int, rate: int) -> None:
-    log.info("Sounds of %d Hz are resampled to the %d Hz that the model takes.", own, rate)
+def _log_resampling(recorded: int, rate: int) -> None:
+    log.info("Sounds of %d Hz are resampled to the %d Hz that the model takes.", recorded, rate)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmlens.errors import MediaError
 
-#: What lies further than this below the loudest field is drawn as silence, in decibels. Whisper's
+#: Levels further than this below the loudest are drawn as silence, in decibels. Whisper's
 #: kind of feature extractor cuts at the same level.
 FLOOR = -80.0
 #: Power below which a sound is silent.
@@ -44,7 +44,7 @@ class MelBank:
 
     @classmethod
     def of(cls, extractor: Any) -> MelBank:
-        """That of a Hugging Face feature extractor; :meth:`plain` where it does not tell all of it."""
+        """That of a Hugging Face feature extractor; :meth:`plain` where it lacks a part of it."""
         names = ("mel_filters", "sampling_rate", "n_fft", "hop_length")
         weights, rate, window, hop = (getattr(extractor, name, None) for name in names)
         if weights is None or rate is None or window is None or hop is None:

@@ -86,5 +86,5 @@ def _check_packet(packet: Any) -> None:
 
 
 def _turned(frame: Any) -> np.ndarray:
-    # Telephones film lying and say how far to turn, as they do in a photograph's EXIF.
+    # Phones store videos as the sensor lies, with the rotation to apply, as in a photograph's EXIF.
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))

@@ -31,7 +31,7 @@ from mmlens.errors import MediaError
 #: holds them; a function that reads these bytes when it is asked; or a folder of frame pictures.
 Video = Sequence[Picture] | np.ndarray | bytes | str | PathLike[str] | Callable[[], bytes]
 
-#: What counts as a frame in a folder; other files there (notes, thumbnails' indices) are left alone.
+#: What counts as a frame in a folder; other files there (notes, indices of thumbnails) are ignored.
 _FRAME_FILES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 _Size = TypeVar("_Size")
@@ -43,7 +43,7 @@ class VideoFrames:
 
     Attributes:
         frames: RGB.
-        fps: frames per second, the mean where it varies; None where nothing tells it.
+        fps: frames per second, the mean where it varies; None where it is not known.
     """
 
     frames: UInt8[np.ndarray, "frame height width 3"]
@@ -53,7 +53,7 @@ class VideoFrames:
 def open_video(video: Video) -> VideoFrames:
     """Decode every frame of a video to RGB, turned upright.
 
-    An array is handed on, not copied. The frames of a folder are its pictures in the order of their
+    An array is not copied. The frames of a folder are its pictures in the order of their
     names, numbers in them by value: ``2.png`` comes before ``10.png``.
 
     Raises:
