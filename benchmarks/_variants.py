@@ -14,6 +14,7 @@ from benchmarks._models import Backbone, Built
 from benchmarks._sizes import Size
 from mmlens import Batch, HookedMLLM
 from mmlens.hook_names import LANGUAGE
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.collect import Collection
 from mmlens.streaming.plan import make_plan
 
@@ -166,10 +167,9 @@ class HookedRuns:
         self.model, self.batch = model, batch
         count, tokens = batch.shape
         rows = batch.samples
-        plan = make_plan(
-            model, rows, (LANGUAGE,), ("prompt",), "domain", "auto", count * tokens, count
-        )
-        self.collection = Collection(model, plan, checkpoint=None, max_failures=0.0)
+        batching = Batching(token_budget=count * tokens, max_batch=count, max_failures=0.0)
+        plan = make_plan(model, rows, (LANGUAGE,), ("prompt",), "domain", batching=batching)
+        self.collection = Collection(model, plan, batching)
         self._names = [
             model.module(LANGUAGE).hook(layer, point)
             for layer in range(model.cfg.n_layers)
@@ -184,8 +184,8 @@ class HookedRuns:
     @torch.no_grad()
     def collect(self) -> None:
         """One step of a collection, its hooks set and taken away as well."""
-        with self.collection.listening():
-            self.collection.step(self.batch, {})
+        with self.collection.recording():
+            self.collection.step(self.batch)
 
     @torch.no_grad()
     def cache(self) -> Any:

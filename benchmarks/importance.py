@@ -37,8 +37,9 @@ from benchmarks._families import FAMILIES
 from benchmarks._memory import resident_peak
 from benchmarks._models import build
 from benchmarks._sizes import Device, Dtype, Size
-from mmlens.importance.collect import How, ImportanceStream
+from mmlens.importance.collect import ChosenScores, ImportanceStream
 from mmlens.importance.formulas import SCORES, AttentionMode, min_max, token_set_scores
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.plan import make_plan
 from tests.tiny.common import ModelSize, Widths
 
@@ -108,8 +109,9 @@ class Bench:
         assert self.batch.shape == (1, tokens)
         # The picture is encoded once: what is measured is the decoder.
         self.batch = self.model.encode_media(self.batch)
-        plan = make_plan(self.model, samples, ("language",), SETS, "domain", "auto", tokens, 1)
-        self.stream = ImportanceStream(self.model, plan, How(SCORES, mode), None, 0.0)
+        batching = Batching(token_budget=tokens, max_batch=1, max_failures=0.0)
+        plan = make_plan(self.model, samples, ("language",), SETS, "domain", batching=batching)
+        self.stream = ImportanceStream(self.model, plan, ChosenScores(SCORES, mode), batching)
         self.file = folder / "matrix.npy"
         shape = (len(SCORES), len(SETS), *self.model.module("language").shape)
         np.save(self.file, np.zeros(shape, np.float32))
@@ -119,8 +121,8 @@ class Bench:
     def run(self, way: Way) -> None:
         """The forward with a way's hooks, once."""
         if way == "importance":
-            with self.stream.listening():
-                self.stream.step(self.batch, {})
+            with self.stream.recording():
+                self.stream.step(self.batch)
         else:
             with self.model.hooks(fwd_hooks=self._hooks(way)):
                 self.model.forward(self.batch, logits_to_keep=1)

@@ -35,6 +35,7 @@ from mmlens.hook_names import LANGUAGE
 from mmlens.run.folder import Run
 from mmlens.selection import overlap
 from mmlens.storage.fingerprint import data_fingerprint
+from mmlens.streaming.batching import Batching
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,7 @@ def counted(
         model,
         take_per_value(train, "domain", config.train_chunks or None, seed=config.seed),
         groups=(config.group,),
-        template="none",
-        token_budget=config.token_budget,
-        max_batch=config.max_batch,
+        batching=Batching("none", config.token_budget, config.max_batch),
         checkpoint=config.out / runner.STATISTICS,
     )
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mmlens.lens.logit_lens import logit_lens
     from mmlens.lens.result import LensResult
     from mmlens.model.batch import Batch
-    from mmlens.model.hooked_mllm import Generation, HookedMLLM
+    from mmlens.model.generation import Generation
+    from mmlens.model.hooked_mllm import HookedMLLM
     from mmlens.model.loading import load, splice
     from mmlens.model.places import places_of
     from mmlens.neurons import NeuronSet
@@ -61,7 +62,7 @@ __all__ = [
 _HOMES = {
     "Batch": "model.batch",
     "Batching": "streaming.batching",
-    "Generation": "model.hooked_mllm",
+    "Generation": "model.generation",
     "HookedMLLM": "model.hooked_mllm",
     "Intervention": "ablation.intervention",
     "LensResult": "lens.result",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.model.hooked_mllm import HookedMLLM, Inputs
+from mmlens.model.batch import Inputs
+from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.prepare import NONE
 from mmlens.plots.frames import GROUP_COUNT_COLUMNS, Row, checked_rows
-from mmlens.report.prompt import WRITTEN, Piece, Prompt, visible
+from mmlens.report.prompt import WRITTEN, Prompt, visible
+from mmlens.report.prompt import Piece as PromptPiece
 from mmlens.report.sections import Cell, Section, Table, Text
-from mmlens.streaming.plan import check_failures, prepared_or_skipped
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.plan import prepared_or_skipped
+from mmlens.streaming.sweep import Piece, Sweep
 from mmlens.tokens.groups import TokenGroups
 from mmlens.tokens.text import token_text
 from mmlens.tokens.token_sets import MEDIA_GROUPS, SLOTS, SPLIT_TYPES, split_groups
@@ -49,18 +53,18 @@ def show_groups(
         title = "" if batch.samples is None else f"Sample {batch.samples[row].id}"
     groups, tokenizer = batch.groups, model.tokenizer
     named = _group_names(groups, row)
-    pieces: list[Piece] = []
+    pieces: list[PromptPiece] = []
     for position, token in enumerate(batch.input_ids[row].tolist()):
         group = named[position]
         if group is None:
             continue
         last = pieces[-1] if pieces else None
         if group in WRITTEN:
-            pieces.append(Piece(group, visible(token_text(tokenizer, token)), position))
+            pieces.append(PromptPiece(group, visible(token_text(tokenizer, token)), position))
         elif last and last.group == group and last.position + last.count == position:
-            pieces[-1] = Piece(group, group, last.position, last.count + 1)
+            pieces[-1] = PromptPiece(group, group, last.position, last.count + 1)
         else:
-            pieces.append(Piece(group, group, position))
+            pieces.append(PromptPiece(group, group, position))
     template = groups.template_text
     return Prompt(title, tuple(pieces), None if template is None else int(template[row].sum()))
 
@@ -79,9 +83,7 @@ def group_counts(
     samples: Sequence[Sample],
     *,
     by: str = "domain",
-    template: str = "auto",
-    max_failures: float = 0.05,
-    progress: bool = True,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
 ) -> pd.DataFrame:
     """Tokens of each group in the prompts of each data set; prompts are made, nothing is run.
 
@@ -95,9 +97,7 @@ def group_counts(
         model: makes the prompts.
         samples: of any number of data sets; each is prepared alone and let go.
         by: the field of the samples whose values are the data sets.
-        template: as in :meth:`HookedMLLM.prepare`.
-        max_failures: share of samples that may be left out for unreadable media.
-        progress: show a progress bar.
+        batching: prompt form, allowed failures and progress bar.
 
     Raises:
         SampleError: no samples, or one without the field.
@@ -105,24 +105,16 @@ def group_counts(
     """
     if not samples:
         raise SampleError("Groups are counted in samples; none was given.")
-    found: dict[str, list[dict[str, int]]] = {}
-    skipped: dict[str, str] = {}
-    left: dict[str, int] = {}
-    for sample in tqdm(samples, "groups", unit="sample", disable=None if progress else True):
-        name = str(sample.get(by))
-        rows = found.setdefault(name, [])
-        batch, reasons = prepared_or_skipped(model, [sample], template)
-        if batch is None:
-            skipped |= reasons
-            left[name] = left.get(name, 0) + 1
-            check_failures(skipped, len(samples), max_failures)
-        else:
-            kept = [s for s in SLOTS if s not in MEDIA_GROUPS or s in batch.groups.base]
-            counts = batch.groups.stack(kept).sum((1, 2)).tolist()
-            rows.append(dict(zip(kept, counts, strict=True)))
-    lines = [
-        line for name in sorted(found) for line in _counted(name, found[name], left.get(name, 0))
-    ]
+    names = {sample.id: str(sample.get(by)) for sample in samples}
+    found: dict[str, list[dict[str, int]]] = {name: [] for name in names.values()}
+    alone = [Piece(names[sample.id], (sample,), 1) for sample in samples]
+    sweep = Sweep(model, alone, batching, samples=len(samples), description="groups")
+    for piece, batch in sweep:
+        kept = [s for s in SLOTS if s not in MEDIA_GROUPS or s in batch.groups.base]
+        counts = batch.groups.stack(kept).sum((1, 2)).tolist()
+        found[piece.work].append(dict(zip(kept, counts, strict=True)))
+    left = Counter(names[one] for one in sweep.skipped)
+    lines = [line for name in sorted(found) for line in _counted(name, found[name], left[name])]
     return pd.DataFrame(lines, columns=list(GROUP_COUNT_COLUMNS))
 
 
@@ -155,21 +147,17 @@ def separation_section(
     samples: Sequence[Sample],
     *,
     by: str = "domain",
-    template: str = "auto",
-    max_failures: float = 0.05,
-    progress: bool = True,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
 ) -> Section:
     """The first stage in a report: tokens per group and data set, the split types, some prompts.
 
     Prompts: the first sample of each data set, and the first of each further combination of media,
     at most :data:`MOST_PROMPTS`. Arguments and errors as in :func:`group_counts`.
     """
-    counts = group_counts(
-        model, samples, by=by, template=template, max_failures=max_failures, progress=progress
-    )
+    counts = group_counts(model, samples, by=by, batching=batching)
     prompts: list[Prompt] = []
     for sample in _shown(samples, by):
-        batch, _ = prepared_or_skipped(model, [sample], template)
+        batch, _ = prepared_or_skipped(model, [sample], batching.template)
         if batch is not None and len(prompts) < MOST_PROMPTS:
             title = f"{sample.get(by)}, sample {sample.id}"
             prompts.append(show_groups(model, batch, title=title))
@@ -177,7 +165,7 @@ def separation_section(
         "Every token of a prompt is in one group, by its id alone. Text includes what the chat "
         "template writes: role names, line ends and the system prompt."
     )
-    if template == NONE:
+    if batching.template == NONE:
         text = "Every token of a prompt is in one group, by its id alone."
     note = (
         "Tokens per sample, and their share of all the prompts' tokens in brackets; without: samples "

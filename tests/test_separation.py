@@ -21,10 +21,11 @@ from mmlens.report.prompt import Piece, Prompt, visible
 from mmlens.report.sections import Prompt as PromptPart
 from mmlens.report.sections import Table
 from mmlens.separation import counts_table, separation_section, splits_table
+from mmlens.streaming.batching import Batching
 from mmlens.tokens.groups import TokenGroups, TokenIds
 from tests.tiny import NAMES, family
 
-QUIET = {"progress": False}
+QUIET = {"batching": Batching(progress=False)}
 
 
 @cache
@@ -262,12 +263,16 @@ def test_unreadable_samples_are_left_out_and_counted_up_to_a_cap():
     model, samples = demo("demo/qwen2-audio")
     torn = Sample("torn", "what?", audios=(b"no sound",), domain=samples[0].domain)
     kept = list(samples[:4])
-    frame = mmlens.group_counts(model, [torn, *kept], max_failures=0.2, **QUIET)
+    frame = mmlens.group_counts(
+        model, [torn, *kept], batching=Batching(max_failures=0.2, progress=False)
+    )
     plain = mmlens.group_counts(model, kept, **QUIET)
     assert frame.drop(columns="n_skipped").equals(plain.drop(columns="n_skipped"))
     assert set(frame[frame.dataset == torn.domain].n_skipped) == {1}
     with pytest.raises(TooManyFailuresError, match="'torn'"):
-        mmlens.group_counts(model, [torn, *kept], max_failures=0.1, **QUIET)
+        mmlens.group_counts(
+            model, [torn, *kept], batching=Batching(max_failures=0.1, progress=False)
+        )
 
 
 def test_the_section_shows_counts_split_types_and_every_kind_of_prompt():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import mmlens
@@ -77,7 +77,7 @@ def main(config: Config) -> None:
         train=chosen,
         asked=questions.samples,
         seed=config.seed,
-        options=runner.batching(config),
+        batching=runner.batching(config),
         config=config,
         mined=mined,
         sets=sets,
@@ -90,7 +90,7 @@ def main(config: Config) -> None:
             masks.settings(),
             answers=run.path("answers.jsonl"),
             metric_name=runner.metrics(config),
-            **study.options,
+            **asdict(study.batching),
             **runner.generation(config),
         )
         stage.tokens += answers.tokens
@@ -158,13 +158,17 @@ def media_of(sample: Sample) -> str:
 def counting(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
     """What activation statistics count: MINER's seven token sets, as far as the model has them."""
     groups = tuple(g for g in SLOTS if g not in MEDIA_GROUPS or g in model.adapter.modalities)
-    return {"modules": (LANGUAGE,), "groups": groups, **runner.batching(config)}
+    return {"modules": (LANGUAGE,), "groups": groups, "batching": runner.batching(config)}
 
 
 def scoring(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
     """What importance is collected of: the same sets."""
     groups = counting(config, model)["groups"]
-    return {"groups": groups, "attention_mode": config.attention_mode, **runner.batching(config)}
+    return {
+        "groups": groups,
+        "attention_mode": config.attention_mode,
+        "batching": runner.batching(config),
+    }
 
 
 def mined_in_parts(

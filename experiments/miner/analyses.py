@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -104,8 +104,7 @@ def sections(
 def separated(study: ModalityStudy) -> Section:
     """MI-1 and MI-8: which tokens are in which group, and what the split types make of them."""
     shown = study.some(SEPARATED)
-    options = {k: study.options[k] for k in ("template", "max_failures")}
-    return separation_section(study.model, shown, **options, progress=False)
+    return separation_section(study.model, shown, batching=replace(study.batching, progress=False))
 
 
 def importance_section(
@@ -278,7 +277,7 @@ def states_sections(study: ModalityStudy) -> list[Section]:
             permutations=PERMUTATIONS,
             contributions=False,
             seed=config.seed,
-            **study.options,
+            **asdict(study.batching),
         )
         metrics = study.table("states.csv", "states-metrics", lambda: metric_table(found))
         last = study.model.cfg.n_layers - 1
@@ -301,7 +300,7 @@ def states_sections(study: ModalityStudy) -> list[Section]:
                 group_tokens=2,
                 pooled_tokens=1,
                 seed=config.seed,
-                **study.options,
+                **asdict(study.batching),
             )
             shares = study.table(
                 "contributions.csv", "contributions-table", lambda: contributions(taken)

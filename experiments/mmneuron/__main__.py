@@ -13,6 +13,7 @@ resumes where the first one stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -88,7 +89,7 @@ def main(config: Config) -> None:
         train=chosen,
         asked=questions.samples,
         seed=config.seed,
-        options=runner.batching(config),
+        batching=runner.batching(config),
         selections=selections[min(config.evaluate_fractions)],
         probabilities=probabilities,
         questions=questions,
@@ -130,7 +131,7 @@ def training_samples(
 def counting(config: Config, modules: Sequence[str]) -> dict[str, Any]:
     """What is counted on them."""
     how = {"groups": (config.group,), "site": config.site}
-    return {"modules": modules, **how, **runner.batching(config)}
+    return {"modules": modules, **how, "batching": runner.batching(config)}
 
 
 def help_collecting(config: Config) -> None:
@@ -212,7 +213,7 @@ def asked(study: analyses.DomainStudy, masks: Sequence[Mask], *, full: bool) -> 
             study.asked,
             study_settings(masks, study.questions, full),
             answers=study.run.path("answers.jsonl"),
-            **study.options,
+            **asdict(study.batching),
             **study.answering,
         )
         stage.tokens += answers.tokens

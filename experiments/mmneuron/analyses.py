@@ -7,7 +7,7 @@ the section of the report that shows it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -104,7 +104,7 @@ def modules_section(study: DomainStudy, per_domain: int, seeds: int) -> Section 
                 asked.samples,
                 study_settings(masks, asked, full=False),
                 answers=study.run.path(f"answers-{name}.jsonl"),
-                **study.options,
+                **asdict(study.batching),
                 **study.answering,
             )
             table = effects_table(found.frame, masks, asked, full=False, cluster=source)
@@ -126,7 +126,7 @@ def deviation_section(study: DomainStudy, masks: Sequence[Mask], per_domain: int
     chosen = [mask for mask in masks if mask.fraction == study.fraction and mask.seed < 2]
 
     def make() -> pd.DataFrame:
-        return deviation(study.model, study.some(per_domain), chosen, **study.options)
+        return deviation(study.model, study.some(per_domain), chosen, **asdict(study.batching))
 
     table = study.table("deviation.csv", "deviation", make)
     figures = [

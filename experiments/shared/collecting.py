@@ -41,7 +41,7 @@ def collect_statistics(
         modules: modules to count in; the stage's tokens are those of the first.
         in_parts: keep parts apart, for :func:`mmlens.selection.stability.stability`; not under a launcher.
         seed: of the draw of the parts.
-        options: of :func:`mmlens.collect`: groups, by, site, and those of ``batching``.
+        options: of :func:`mmlens.collect`: groups, by, site, and ``batching``.
 
     Returns:
         [half][part] -> statistics; ``mmlens.data.halves.sum_of`` adds them up. One part where they are

@@ -12,6 +12,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from mmlens.streaming.batching import Batching
+
 
 @dataclass(frozen=True)
 class SampleSettings:
@@ -153,9 +155,9 @@ def settings(config: Any) -> dict[str, Any]:
     return {name: value for name, value in flat(config).items() if name != "out"}
 
 
-def batching(config: CommonConfig) -> dict[str, Any]:
-    """How samples are made into prompts and batches: options of collect, evaluate, lens, cards, ..."""
-    return flat(config.batches)
+def batching(config: CommonConfig) -> Batching:
+    """How samples are made into prompts and batches, in every pass of the experiment."""
+    return Batching(**flat(config.batches))
 
 
 def generation(config: CommonConfig) -> dict[str, Any]:

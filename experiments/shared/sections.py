@@ -118,7 +118,7 @@ def lens_section(
     """
     path = study.run.path("lens.jsonl")
     with study.run.stage("lens") as stage:
-        found = study_lens(study.model, study.some(per_domain), rows=path, **study.options)
+        found = study_lens(study.model, study.some(per_domain), rows=path, batching=study.batching)
         stage.tokens += found.tokens
     study.run.write_csv("lens.csv", found.frame)
     media = [g for g in ("image", "video", "audio") if (found.frame.group == g).any()]
@@ -133,7 +133,7 @@ def lens_section(
         parts.append(Figure("stages", drawn, "stages", {"modules": LANGUAGE}))
         text.append(stages_sentence(stages, media[0], whose))
     for sample in take_per_value(study.some(per_domain), "domain", pictures, seed=study.seed):
-        if (picture := lens_picture(study.model, sample, study.options["template"])) is not None:
+        if (picture := lens_picture(study.model, sample, study.batching.template)) is not None:
             words = {"sample": sample.id, "answer": ", ".join(sample.answers[:1])}
             parts.append(Figure(f"lens-{len(parts)}", picture, "lens_picture", words))
     return Section("The logit lens", " ".join(text), parts)
@@ -215,7 +215,8 @@ def cards_section(
                     probabilities=None if probabilities is None else probabilities[page],
                     per_set=per_set,
                     title=title.format(page=page),
-                    **{"keys": study.domains, **study.options, **options},
+                    batching=study.batching,
+                    **{"keys": study.domains, **options},
                 )
             links[f"Cards of {page} neurons"] = name
     return Section(

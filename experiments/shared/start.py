@@ -158,7 +158,7 @@ def announce(
         keys=keys,
         modules=modules,
         max_new_tokens=config.answers.max_new_tokens,
-        **batching(config),
+        batching=batching(config),
     )
     run.manifest["estimate"] = asdict(found)
     run.save()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 import mmlens
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.run.folder import Run
+from mmlens.streaming.batching import Batching
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Study:
         train: the samples that neurons were found on.
         asked: the samples that were asked.
         seed: of draws.
-        options: template, token_budget, max_batch, max_failures (``batching``).
+        batching: how samples become prompts and batches.
     """
 
     run: Run
@@ -33,7 +33,7 @@ class Study:
     train: Sequence[Sample]
     asked: Sequence[Sample]
     seed: int
-    options: Mapping[str, Any]
+    batching: Batching
 
     def some(self, per_domain: int) -> list[Sample]:
         """Some of the samples that were asked, at most so many per domain."""
@@ -45,7 +45,7 @@ class Study:
         Args:
             name: the file, ``*.csv``.
             stage: finished once the table is written.
-            make: computes it; should go on from files of its own where it takes long.
+            make: computes it; should resume from files of its own where it takes long.
         """
         if not self.run.finished(stage):
             with self.run.stage(stage):

@@ -24,6 +24,7 @@ from mmlens.hook_names import LANGUAGE
 from mmlens.hooks import Hook, zero
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.plan import check_failures, planned_batches, prepared_or_skipped
 
 #: Token groups that are told apart by default (methods 2.10).
@@ -102,7 +103,7 @@ def deviation(
     *,
     groups: Sequence[str] = GROUPS,
     full: bool = False,
-    template: str = "auto",
+    template: Any = "auto",
     token_budget: int = 4096,
     max_batch: int = 64,
     max_failures: float = 0.05,
@@ -144,7 +145,9 @@ def deviation(
     total = sum(len(block) * len(asked) for asked, block in blocks)
     with tqdm(total=total, unit="run", desc="deviation", disable=None if progress else True) as bar:
         for asked, block in blocks:
-            for chosen in planned_batches(model, block, template, token_budget, max_batch):
+            for chosen in planned_batches(
+                model, block, Batching(template, token_budget, max_batch)
+            ):
                 batch, reasons = prepared_or_skipped(model, chosen, template)
                 skipped.update(reasons)
                 check_failures(skipped, len(samples), max_failures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -16,6 +17,7 @@ from mmlens.metrics import check_scorable, scorer
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.storage.atomic import append_jsonl, read_jsonl
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.plan import check_failures, planned_batches, prepared_or_skipped
 
 __all__ = ["Answers", "Setting", "evaluate"]
@@ -44,7 +46,7 @@ def evaluate(
     answers: Path | None = None,
     metric_name: str | Mapping[str, str] = "exact_match",
     max_new_tokens: int = 16,
-    template: str = "auto",
+    template: Any = "auto",
     token_budget: int = 4096,
     max_batch: int = 64,
     max_failures: float = 0.05,
@@ -116,7 +118,9 @@ def evaluate(
         total=total, unit="answer", desc="evaluate", disable=None if progress else True
     ) as bar:
         for asked, block in blocks:
-            for chosen in planned_batches(model, block, template, token_budget, max_batch):
+            for chosen in planned_batches(
+                model, block, Batching(template, token_budget, max_batch)
+            ):
                 todo = [s for s in asked if any((s.name, x.id) not in rows for x in chosen)]
                 bar.update(len(chosen) * (len(asked) - len(todo)))
                 if not todo:

@@ -24,6 +24,7 @@ from mmlens.model.places import places_of
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import TopActivations
 from mmlens.streaming.activations import activations_of
+from mmlens.streaming.batching import Template
 from mmlens.tokens.places import KINDS, ROLES, Box, Places
 from mmlens.tokens.text import prompt_tokens, token_text
 
@@ -34,8 +35,9 @@ _AROUND = 14
 class EntryMaker:
     """Turns places of activations into pictures and words, each sample prepared once and alone."""
 
-    def __init__(self, model: HookedMLLM, module: str, template: str) -> None:
-        self.model, self.module, self.template = model, module, template
+    def __init__(self, model: HookedMLLM, module: str, template: Template) -> None:
+        self.model, self.module = model, module
+        self.template: Template = template
         self.pictures: dict[str, Image.Image] = {}
         self.crops: dict[str, Image.Image] = {}
         self.strips = StripMaker(model)
@@ -55,7 +57,7 @@ class EntryMaker:
                     f"The sample {found.ids[sample]!r} of the top activations is not among the samples "
                     "given; give those they were found on."
                 )
-            batch = self.model.prepare(one, template=self.template)  # pyright: ignore[reportArgumentType]
+            batch = self.model.prepare(one, template=self.template)
             places = self._places(batch)
             opened: dict[tuple[int, int, int], tuple[str, Image.Image]] = {}
             along = self._along(found, one, batch, spots) if places is not None else {}

@@ -21,6 +21,7 @@ from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import TopActivations
 from mmlens.storage.atomic import write_text
+from mmlens.streaming.batching import Batching, Template
 from mmlens.streaming.top import top_activations
 from mmlens.streaming.top_groups import top_by_group
 from mmlens.tokens.text import token_text
@@ -41,6 +42,7 @@ def neuron_cards(
     groups: Sequence[str] | None = None,
     title: str | None = None,
     max_bytes: int = 20_000_000,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
     **settings: Any,
 ) -> TopActivations:
     """Write one page of cards for neurons of one module, and return what it shows.
@@ -64,8 +66,8 @@ def neuron_cards(
             neurons of modalities; language module only, and a pass over the samples for each.
         title: of the page.
         max_bytes: weight of the page's pictures and sounds; they are made smaller to stay below it.
-        settings: of :func:`mmlens.streaming.top.top_activations`: ``group``, ``distinct``, ``template``,
-            ``token_budget``, ``max_batch``, ``max_failures``, ``progress``.
+        batching: how samples become prompts and batches.
+        settings: of :func:`mmlens.streaming.top.top_activations`: ``group``, ``distinct``.
 
     Raises:
         SampleError: no neurons, neurons of several modules, or what :func:`top_activations` refuses.
@@ -74,6 +76,7 @@ def neuron_cards(
     module = _one_module(sets)
     shown = {name: chosen_of(one, name, probabilities, keys, per_set) for name, one in sets.items()}
     chosen = list(shown.values())
+    settings["batching"] = batching
     if groups is None:
         found = top_activations(model, samples, chosen, k=top_k, by=by, **settings)[module]
     else:
@@ -86,7 +89,7 @@ def neuron_cards(
         sets,
         keys=keys,
         n_tokens=n_tokens,
-        template=settings.get("template", "auto"),
+        template=batching.template,
         title=title or f"Neurons of {module}",
         how_chosen=_rule(per_set, probabilities is not None and keys is not None, found.by),
     )
@@ -135,7 +138,7 @@ def card_page(
     *,
     keys: Sequence[str] | None = None,
     n_tokens: int = 8,
-    template: str = "auto",
+    template: Template = "auto",
     title: str = "Neurons",
     how_chosen: str = "",
 ) -> CardPage:

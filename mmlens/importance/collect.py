@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from mmlens.data.samples import Sample
 from mmlens.hook_names import LANGUAGE
@@ -24,9 +23,10 @@ from mmlens.importance.scores import ImportanceScores, load_with_extra
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.storage.fingerprint import data_fingerprint
-from mmlens.streaming.distributed import all_merged, rank_and_world
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.distributed import ALONE, Share
 from mmlens.streaming.plan import CollectPlan, make_plan
-from mmlens.streaming.stream import Stream, own_part
+from mmlens.streaming.stream import Stream
 
 
 def collect(
@@ -37,13 +37,9 @@ def collect(
     by: str = "domain",
     scores: Sequence[str] = SCORES,
     attention_mode: AttentionMode = "causal",
-    template: str = "auto",
-    token_budget: int = 4096,
-    max_batch: int = 64,
     checkpoint: str | PathLike[str] | None = None,
     checkpoint_every: float = 30.0,
-    max_failures: float = 0.05,
-    progress: bool = True,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
 ) -> ImportanceScores:
     """Importance of the language model's neurons for token groups (MINER stages 2 and 3).
 
@@ -64,44 +60,28 @@ def collect(
         by: field of the samples whose values are the data sets.
         scores: which, of :data:`SCORES`; without attn_k and attn_q no attention is looked at.
         attention_mode: ``causal`` is the model's own attention, ``paper`` the official code's.
-        template, token_budget, max_batch: as in :func:`mmlens.collect`.
         checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
-            with the same arguments, it goes on from there and ends with the same bits.
+            with the same arguments, it is resumed and ends with the same bits.
         checkpoint_every: seconds between saves.
-        max_failures: share of samples that may be left out for unreadable media.
-        progress: show a progress bar.
+        batching: how samples become prompts and batches.
 
     Raises:
         SampleError: no samples, an unknown group, field, score or mode.
-        UnsupportedModelError: attention scores of a layer that has no attention to hear.
+        UnsupportedModelError: attention scores of a layer that has no attention to record.
         TooManyFailuresError: more samples unreadable than the cap allows; what was done is saved.
         RunFolderError: the checkpoint is of other arguments, or cannot be written.
     """
     check_scores(scores, attention_mode)
     groups = ("text", "special", *model.adapter.modalities) if groups is None else tuple(groups)
-    rank, world = rank_and_world()
-    plan = make_plan(
-        model,
-        samples,
-        (LANGUAGE,),
-        groups,
-        by,
-        template,
-        token_budget,
-        max_batch,
-        rank,
-        world,
-    )
-    how = How(tuple(scores), attention_mode)
-    stream = ImportanceStream(model, plan, how, own_part(checkpoint, rank, world), max_failures)
-    found = stream.run(
-        every=checkpoint_every, progress=progress and rank == 0, description="importance"
-    )
-    return all_merged(found, world)
+    share = Share.of_launcher()
+    plan = make_plan(model, samples, (LANGUAGE,), groups, by, batching=batching, share=share)
+    chosen = ChosenScores(tuple(scores), attention_mode)
+    stream = ImportanceStream(model, plan, chosen, batching, checkpoint, share)
+    return share.merged(stream.run("importance", every=checkpoint_every))
 
 
 @dataclass(frozen=True)
-class How:
+class ChosenScores:
     """Which scores, and what attention is; see :func:`collect`."""
 
     scores: tuple[str, ...]
@@ -115,7 +95,7 @@ class How:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row of a batch on its way through the layers.
+    """One row of a batch while it passes the layers.
 
     Attributes:
         dataset: its place among the data sets.
@@ -133,25 +113,26 @@ class Row:
 
 
 class ImportanceStream(Stream[ImportanceScores]):
-    """One collection of importance scores on its way; see :class:`mmlens.streaming.stream.Stream`.
+    """A resumable collection of importance scores; see :class:`mmlens.streaming.stream.Stream`.
 
     Args:
-        model, plan, checkpoint, max_failures: as there.
-        how: the scores.
+        chosen: the scores.
+        model, plan, batching, checkpoint, share: as there.
     """
 
     def __init__(
         self,
         model: HookedMLLM,
         plan: CollectPlan,
-        how: How,
-        checkpoint: Path | None,
-        max_failures: float,
+        chosen: ChosenScores,
+        batching: Batching = Batching(),  # noqa: B008  (frozen)
+        checkpoint: str | PathLike[str] | None = None,
+        share: Share = ALONE,
     ) -> None:
-        self.how = how
-        self._listener = AttentionListener(model) if how.attends else None
+        self.chosen = chosen
+        self._listener = AttentionListener(model) if chosen.attends else None
         self._rows: list[Row] = []
-        super().__init__(model, plan, checkpoint, max_failures)
+        super().__init__(model, plan, batching, checkpoint, share)
 
     def result(self) -> ImportanceScores:
         """The sums so far."""
@@ -163,9 +144,9 @@ class ImportanceStream(Stream[ImportanceScores]):
         )
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """The reducing hooks, and the layers' masks."""
-        with super().listening():
+        with super().recording():
             if self._listener is None:
                 yield
                 return
@@ -173,24 +154,20 @@ class ImportanceStream(Stream[ImportanceScores]):
                 yield
 
     def _fingerprint(self) -> str:
-        return data_fingerprint([self.plan.fingerprint(self.model), *vars(self.how).values()])
+        return data_fingerprint([self.plan.fingerprint(self.model), *vars(self.chosen).values()])
 
     def _begin(self, start: ImportanceScores) -> None:
         self._sums = start.sums.to(self.model.device, copy=True)
         self._samples, self.skipped = start.samples.clone(), dict(start.skipped)
 
     def _hooks(self) -> list[Hook]:
-        heard = [] if self._listener is None else self._listener.hooks()
-        info = self.model.module(LANGUAGE)
-        for layer in range(info.layers):
-            activation = self.model.activation(LANGUAGE, layer)
-            point = "post" if activation is None else "pre"
-            hook = self._reducing(layer, activation or (lambda x: x))
-            heard.append((info.hook(layer, point), hook))
-        return heard
+        hooks = [] if self._listener is None else self._listener.hooks()
+        for layer in range(self.model.module(LANGUAGE).layers):
+            hooks.append(self.model.activation_hook(LANGUAGE, layer, self._reducer(layer)))
+        return hooks
 
-    def _reducing(self, layer: int, activation: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-        def reduce(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+    def _reducer(self, layer: int) -> Callable[..., None]:
+        def reduce(tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
             attention = None if self._listener is None else self._listener.take(layer)
             for index, row in enumerate(self._rows):
                 if not len(row.present):
@@ -200,8 +177,8 @@ class ImportanceStream(Stream[ImportanceScores]):
                     activation,
                     row.sets,
                     None if attention is None else attention.row(index, row.real),
-                    self.how.attention_mode,
-                    self.how.scores,
+                    self.chosen.attention_mode,
+                    self.chosen.scores,
                 )
                 target = self._sums[row.dataset, :, :, layer]
                 target.index_add_(1, row.present, scored.to(target))
@@ -227,15 +204,15 @@ class ImportanceStream(Stream[ImportanceScores]):
     def _empty(self) -> ImportanceScores:
         groups, keys = self.plan.groups[LANGUAGE], self.plan.keys
         layers, width = self.model.module(LANGUAGE).shape
-        shape = (len(keys), len(self.how.scores), len(groups), layers, width)
+        shape = (len(keys), len(self.chosen.scores), len(groups), layers, width)
         return ImportanceScores(
             sums=torch.zeros(shape, dtype=torch.float64),
             samples=torch.zeros((len(keys), len(groups)), dtype=torch.int64),
             datasets=keys,
-            scores=self.how.scores,
+            scores=self.chosen.scores,
             groups=groups,
             by=self.plan.by,
-            attention_mode=self.how.attention_mode if self.how.attends else None,
+            attention_mode=self.chosen.attention_mode if self.chosen.attends else None,
             skipped=dict(self.plan.unreadable),
             model_hash=self.model.weight_hash,
             template=self.plan.template,

@@ -18,8 +18,8 @@ from transformer_lens.hook_points import HookPoint
 from mmlens.errors import HookError, SampleError, SelfCheckError
 from mmlens.lens.readout import Reading, Readout
 from mmlens.lens.result import LensResult
-from mmlens.model.batch import Batch
-from mmlens.model.hooked_mllm import HookedMLLM, Inputs
+from mmlens.model.batch import Batch, Inputs
+from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.self_check import TOLERANCE
 
 #: Where the residual stream, or what is added to it, can be read; short name -> hook of a layer.

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
@@ -24,8 +23,9 @@ from mmlens.lens.logit_lens import logit_lens, token_id
 from mmlens.lens.readings import Readings
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.storage.atomic import append_jsonl, read_jsonl
-from mmlens.streaming.plan import check_failures, planned_batches, prepared_or_skipped
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.distributed import ALONE, Share
+from mmlens.streaming.sweep import Rows, Sweep, planned
 
 COLUMNS = ("id", "key", "group", "layer", "tokens", "entropy", "answer_rank", "answer_p")
 
@@ -63,11 +63,8 @@ def study_lens(
     by: str = "domain",
     point: str = "resid_post",
     rows: Path | None = None,
-    template: str = "auto",
-    token_budget: int = 4096,
-    max_batch: int = 64,
-    max_failures: float = 0.05,
-    progress: bool = True,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
+    share: Share = ALONE,
 ) -> LensStudy:
     """Run the lens over samples, a batch at a time (MM-7).
 
@@ -79,36 +76,33 @@ def study_lens(
         point: where the stream is read; see :func:`mmlens.logit_lens`.
         rows: a JSON-lines file to which every sample's row is appended; a second call with the same
             file reads only what is missing.
-        template, token_budget, max_batch: as in :func:`mmlens.collect`.
-        max_failures: share of samples that may be left out for unreadable media.
-        progress: show a progress bar.
+        batching: how samples become prompts and batches.
+        share: this process's part, where several share the pass.
 
     Raises:
         SampleError: a sample has no key, or there is no such group.
         SelfCheckError: the lens does not read this model rightly; see :func:`mmlens.logit_lens`.
     """
     keys = {sample.id: str(sample.get(by)) for sample in samples}
-    done = {row["id"]: row for row in (read_jsonl(rows) if rows else []) if row["id"] in keys}
-    todo = [sample for sample in samples if sample.id not in done]
-    skipped: dict[str, str] = {}
-    tokens = 0
-    with tqdm(
-        total=len(todo), unit="sample", desc="lens", disable=None if progress else True
-    ) as bar:
-        for chosen in planned_batches(model, todo, template, token_budget, max_batch):
-            batch, reasons = prepared_or_skipped(model, chosen, template)
-            skipped.update(reasons)
-            check_failures(skipped, len(samples), max_failures)
-            bar.update(len(chosen))
-            if batch is None:
-                continue
-            new = _rows(model, batch.to(model.device), groups, point)
-            done.update({row["id"]: row for row in new})
-            tokens += int(batch.groups.attention.sum())
-            if rows is not None:
-                append_jsonl(rows, new)
-    ordered = [done[sample.id] for sample in samples if sample.id in done]
-    return LensStudy(_frame(ordered, keys), skipped, tokens)
+    # Planned over all samples, so that an interrupted pass runs the batches of an uninterrupted one.
+    pieces = share.of(planned(model, [(None, samples)], batching))
+    known = Rows(share.file(rows), ("id",))
+    left = [piece for piece in pieces if any((s.id,) not in known for s in piece.samples)]
+    sweep = Sweep(
+        model,
+        left,
+        batching,
+        samples=len(samples),
+        description="lens",
+        finished=sum(piece.units for piece in pieces) - sum(piece.units for piece in left),
+        share=share,
+    )
+    for _, batch in sweep:
+        known.add(_rows(model, batch.to(model.device), groups, point))
+    known.merge(share)
+    skipped = dict(share.merged(list(sweep.skipped.items())))
+    ordered = known.of((sample.id,) for sample in samples)
+    return LensStudy(_frame(ordered, keys), skipped, sweep.tokens)
 
 
 def _rows(

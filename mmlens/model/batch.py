@@ -104,3 +104,7 @@ class Batch:
         if (embeds := inputs.get("inputs_embeds")) is not None:
             inputs["inputs_embeds"] = embeds.gather(1, order[..., None].expand_as(embeds))
         return replace(self, inputs=inputs, groups=groups)
+
+
+#: What a hooked model takes: a batch, or Hugging Face inputs.
+Inputs = Batch | Mapping[str, Any]

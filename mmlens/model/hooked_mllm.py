@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,9 +19,12 @@ from mmlens.adapter import Adapter, owners
 from mmlens.backbone.build import BackboneName, build_backbone
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.hook_names import LANGUAGE, mlp_hook
-from mmlens.model.batch import Batch
+from mmlens.hook_names import LANGUAGE
+from mmlens.hooks.editing import Hook, Site
+from mmlens.model.batch import Batch, Inputs
+from mmlens.model.generation import Generation, refuse_unseen
 from mmlens.model.hook_resolution import HookName, install
+from mmlens.model.modules import ModuleInfo
 from mmlens.model.prepare import Preparer
 from mmlens.model.tower_hooks import TowerHooks
 from mmlens.neurons import NeuronSet
@@ -29,57 +32,7 @@ from mmlens.storage.fingerprint import weight_fingerprint
 from mmlens.tokens.groups import TokenGroups
 
 Hooks = Sequence[tuple[HookName, Callable[..., Any]]]
-Inputs = Batch | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ModuleInfo:
-    """A module whose MLPs have neurons.
-
-    Attributes:
-        name: ``language``, ``vision``, ``projector``, ...
-        layers: number of MLPs.
-        width: neurons per layer.
-        gated: whether the MLP multiplies the activation with an up branch.
-        on_path: per layer, whether its neurons can influence the output.
-    """
-
-    name: str
-    layers: int
-    width: int
-    gated: bool
-    on_path: tuple[bool, ...]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(layers, neurons per layer)."""
-        return self.layers, self.width
-
-    def hook(self, layer: int, point: Literal["pre", "post", "pre_linear"]) -> str:
-        """The name of a hook point of one layer's MLP."""
-        return mlp_hook(self.name, layer, point)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What a model answered.
-
-    Attributes:
-        tokens: the new tokens, padded on the right after the end of each answer.
-        texts: the same, decoded without special tokens and surrounding blanks.
-    """
-
-    tokens: Int[Tensor, "batch new"]
-    texts: list[str]
-
-
-# Ways of decoding that run other models or several prompts' tokens in one forward, so that a hook
-# would not see what it is told it sees.
-_UNSUPPORTED = {
-    "assistant_model": "assisted decoding runs another model",
-    "prompt_lookup_num_tokens": "prompt lookup runs candidate tokens that may be thrown away",
-    "custom_generate": "a decoding loop of its own may run the model in other ways",
-}
+Activation = Callable[[Tensor], Tensor]
 
 
 class HookedMLLM:
@@ -112,10 +65,7 @@ class HookedMLLM:
         self._towers = TowerHooks(found.towers)
         self._without_neurons = dict(found.without_neurons)
         self.modules = {LANGUAGE: self._language()} | {
-            name: ModuleInfo(
-                name, len(t.mlps), t.width, t.gated, t.on_path or (True,) * len(t.mlps)
-            )
-            for name, t in found.towers.items()
+            name: ModuleInfo.of_tower(name, tower) for name, tower in found.towers.items()
         }
         self.hook_dict: dict[str, HookPoint] = {
             **self._backbone.hook_dict,
@@ -176,7 +126,7 @@ class HookedMLLM:
         """Whether a hook point lies outside the language model, where text alone never fires it."""
         return name in self._towers.hook_dict
 
-    def activation(self, module: str, layer: int) -> Callable[[Tensor], Tensor] | None:
+    def activation(self, module: str, layer: int) -> Activation | None:
         """What makes a neuron's activation of ``hook_pre``; None where ``hook_post`` is the activation.
 
         With an up branch ``hook_post`` holds the product with it, so the activation is recomputed.
@@ -185,16 +135,34 @@ class HookedMLLM:
             return self.adapter.decoder().activation(layer)
         return self._towers.towers[module].mlps[layer].activation
 
+    def activation_hook(
+        self,
+        module: str,
+        layer: int,
+        read: Callable[[Tensor, Activation], None],
+        site: Site = "act",
+    ) -> Hook:
+        """A hook that reads one layer's activations, wherever they can be had.
+
+        Args:
+            module, layer: whose.
+            read: called as ``read(tensor, activation)``; ``activation(tensor)`` are the activations,
+                and may be taken of a part of the tensor [..., neuron].
+            site: ``glu``: the product with the up branch, as ``hook_post`` holds it; without an up
+                branch that is the activation itself.
+        """
+        activation = self.activation(module, layer) if site == "act" else None
+
+        def pass_on(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
+            read(tensor, activation or _unchanged)
+
+        point = "post" if activation is None else "pre"
+        return self.module(module).hook(layer, point), pass_on
+
     def on_path(self, module: str) -> NeuronSet:
         """The neurons of a module that can influence the output; the others are never read."""
         info = self.module(module)
-        pairs = [
-            (layer, index)
-            for layer, used in enumerate(info.on_path)
-            if used
-            for index in range(info.width)
-        ]
-        return NeuronSet(pairs, module, info.shape, self.weight_hash)
+        return NeuronSet(info.influential(), module, info.shape, self.weight_hash)
 
     def module(self, name: str) -> ModuleInfo:
         """The module of that name.
@@ -266,6 +234,18 @@ class HookedMLLM:
             group: owners(batch.groups.mask(group).sum(-1), features, group)
             for group, features in self.adapter.feature_counts(batch.inputs).items()
         }
+
+    def tower_rows(self, batch: Batch, module: str) -> list[Int[Tensor, " pos"]]:
+        """For each run of a tower, the row of the batch that each flat position belongs to; on the CPU.
+
+        -1 where a position is padding. A tower may run more than once, over pictures and then over
+        videos; a batch of text alone reaches no tower.
+        """
+        media = self.media_rows(batch)
+        if not any(media.values()):
+            return []
+        rows = self.adapter.tower_rows(module, batch.inputs, media)
+        return [one.flatten().cpu() for one in rows]
 
     @torch.no_grad()
     def encode_media(self, inputs: Inputs) -> Batch:
@@ -424,7 +404,7 @@ class HookedMLLM:
             SampleError: assisted decoding, prompt lookup or a custom loop: hooks would fire on
                 candidate tokens that never become part of the answer.
         """
-        _refuse(kwargs)
+        refuse_unseen(kwargs)
         if "stop_strings" in kwargs and "tokenizer" not in kwargs:
             kwargs["tokenizer"] = self.tokenizer
         batch = self.as_batch(inputs).left_padded()
@@ -460,11 +440,5 @@ class HookedMLLM:
         return f"HookedMLLM({type(self.hf).__name__} on {self.cfg.backbone}; neurons: {modules})"
 
 
-def _refuse(kwargs: Mapping[str, Any]) -> None:
-    settings = kwargs.get("generation_config")
-    for name, why in _UNSUPPORTED.items():
-        if kwargs.get(name) is not None or getattr(settings, name, None) is not None:
-            raise SampleError(
-                f"generate cannot run with {name} under hooks: {why}. Use greedy, sampled or beam "
-                "decoding, or call the Hugging Face model outside the splice."
-            )
+def _unchanged(x: Tensor) -> Tensor:
+    return x

@@ -46,7 +46,7 @@ def places_of(model: HookedMLLM, batch: Batch, row: int, module: str = LANGUAGE)
         (one,) = found
         length = batch.shape[1]
         return one[slice(row * length, (row + 1) * length)]
-    rows = tower_rows(model, batch, module)
+    rows = model.tower_rows(batch, module)
     return Places.joined([p[r == row] for p, r in zip(found, rows, strict=True)])
 
 
@@ -69,7 +69,7 @@ def batch_places(model: HookedMLLM, batch: Batch, module: str = LANGUAGE) -> lis
             "media; define its method places."
         )
     if module != LANGUAGE:
-        return found if _shows_media(batch) else []
+        return found if any(model.media_rows(batch).values()) else []
     places = Places.nowhere(batch.input_ids.numel())
     features = model.adapter.feature_counts(batch.inputs)
     for group, one in zip(features, found, strict=True):
@@ -77,14 +77,6 @@ def batch_places(model: HookedMLLM, batch: Batch, module: str = LANGUAGE) -> lis
         _check(len(one), len(here), f"{group} tokens")
         places = _scattered(places, here, one)
     return [places]
-
-
-def tower_rows(model: HookedMLLM, batch: Batch, module: str) -> list[torch.Tensor]:
-    """The row of each flat position, for each pass of a tower; -1 where it is padding."""
-    if not _shows_media(batch):  # text alone reaches no tower
-        return []
-    media = model.media_rows(batch)
-    return [one.flatten().cpu() for one in model.adapter.tower_rows(module, batch.inputs, media)]
 
 
 def model_spectrogram(model: HookedMLLM, audio: Audio) -> Spectrogram:
@@ -99,10 +91,6 @@ def model_spectrogram(model: HookedMLLM, audio: Audio) -> Spectrogram:
     return spectrogram(open_audio(audio, bank.rate), bank)
 
 
-def _shows_media(batch: Batch) -> bool:
-    return any(s.images or s.videos or s.audios for s in batch.samples or ())
-
-
 def _scattered(places: Places, here: torch.Tensor, values: Places) -> Places:
     columns = {}
     for column in fields(Places):
@@ -114,6 +102,6 @@ def _scattered(places: Places, here: torch.Tensor, values: Places) -> Places:
 def _check(places: int, positions: int, what: str) -> None:
     if places != positions:
         raise UnsupportedModelError(
-            f"The adapter tells {places} places for {positions} {what}; its method places does not fit "
+            f"The adapter reported {places} places for {positions} {what}; its method places does not fit "
             "these inputs."
         )

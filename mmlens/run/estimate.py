@@ -1,4 +1,4 @@
-"""What a run will take, told before it starts: time, memory and disk, from one batch of each kind."""
+"""What a run will take, estimated before it starts: time, memory and disk, from one batch of each kind."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mmlens.errors import SampleError
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.run.folder import peak_memory_mb
 from mmlens.statistics.neuron_statistics import FIELDS
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.plan import planned_batches, prepared_or_skipped
 
 #: Samples of the batch that is timed at most.
@@ -60,10 +61,7 @@ def estimate(
     keys: int,
     modules: Sequence[str],
     max_new_tokens: int = 16,
-    template: Any = "auto",
-    token_budget: int = 4096,
-    max_batch: int = 64,
-    max_failures: float = 0.05,  # noqa: ARG001  (taken with the other options of a run)
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
 ) -> Estimate:
     """Run one batch and scale it up.
 
@@ -75,14 +73,14 @@ def estimate(
         keys: domains of the statistics.
         modules: modules of the statistics.
         max_new_tokens: length of an answer at most.
-        template, token_budget, max_batch, max_failures: as in the run.
+        batching: as in the run.
 
     Raises:
         SampleError: none of the first samples can be read.
     """
     few = samples[:: max(1, len(samples) // TRIED)][:TRIED]
-    first = planned_batches(model, few, template, token_budget, max_batch)[0]
-    batch, _ = prepared_or_skipped(model, first, template)
+    first = planned_batches(model, few, batching)[0]
+    batch, _ = prepared_or_skipped(model, first, batching.template)
     if batch is None:
         raise SampleError(f"None of the first {len(first)} samples can be read.")
     batch = batch.to(model.device)

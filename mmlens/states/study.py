@@ -39,6 +39,7 @@ from mmlens.states.reduction import SampleStates, SampleTokens, chosen_tokens
 from mmlens.states.store import EMBEDDED, ROWS, StatePlan, StateStudy, kept_path, mark_of, resumed
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.storage.atomic import append_jsonl, write_atomically
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.plan import check_failures, planned_batches, prepared_or_skipped
 from mmlens.tokens.groups import BASE_GROUPS
 
@@ -96,7 +97,7 @@ def study_states(
     contributions: bool = True,
     seed: int = 0,
     statistics: NeuronStatistics | None = None,
-    template: str = "auto",
+    template: Any = "auto",
     token_budget: int = 4096,
     max_batch: int = 64,
     max_failures: float = 0.05,
@@ -145,7 +146,7 @@ def study_states(
         disable=None if progress else True,
     )  # fmt: skip
     with bar:
-        for chosen in planned_batches(model, samples, template, token_budget, max_batch):
+        for chosen in planned_batches(model, samples, Batching(template, token_budget, max_batch)):
             asked = [s for s in settings if any(_missing(s, x, rows) for x in chosen)]
             bar.update(sum(x.id in s.ids for s in settings if s not in asked for x in chosen))
             if not asked:

@@ -7,7 +7,7 @@ of two batchings may differ by rounding).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from os import PathLike
@@ -20,6 +20,9 @@ from mmlens.errors import StatisticsError
 from mmlens.storage.tensorfile import open_tensors, write_tensors
 
 FORMAT = "mmlens.top_activations/1"
+#: Of several modules, in one file.
+FORMAT_ALL = "mmlens.top_activations_by_module/1"
+_NOUN = "file of top activations"
 #: Beyond this exponent of two, in both directions, bins are open.
 _SMALLEST, _LARGEST, _PER_OCTAVE = -10, 10, 2
 _FIELDS = ("neurons", "values", "samples", "positions", "histogram")
@@ -185,7 +188,7 @@ class TopActivations:
         ids = tuple(sorted(named))
         keys = tuple(sorted({*self.keys, *other.keys}))
         sources = tuple(named[name] for name in ids)
-        a, b = self._with(ids, sources, keys), other._with(ids, sources, keys)
+        a, b = self.spread(ids, sources, keys), other.spread(ids, sources, keys)
         values, samples, positions = largest(
             *(torch.cat([getattr(a, f), getattr(b, f)], -1) for f in _FIELDS[1:4]),
             k=self.k,
@@ -212,10 +215,10 @@ class TopActivations:
             samples=moved[self.samples],
         )
 
-    def _with(
+    def spread(
         self, ids: tuple[str, ...], sources: tuple[str, ...], keys: tuple[str, ...]
     ) -> TopActivations:
-        """The same with more ids and keys."""
+        """The same among more ids and keys, which contain its own."""
         places = {name: place for place, name in enumerate(ids)}
         moved = torch.tensor([*(places[name] for name in self.ids), -1])  # -1 stays -1
         rows = [keys.index(key) for key in self.keys]
@@ -225,9 +228,30 @@ class TopActivations:
             empty[field][:, rows] = getattr(self, field)
         return replace(self, ids=ids, sources=sources, keys=keys, **empty)
 
+    def changing(self) -> dict[str, Tensor]:
+        """Copies of the tensors that grow with further samples."""
+        return {name: getattr(self, name).clone() for name in _FIELDS[1:]}
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write tensors as safetensors with everything else as JSON in its header, atomically."""
-        header = {
+        write_tensors(path, FORMAT, self._tensors(), self._header())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> TopActivations:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StatisticsError: the file is damaged or not of this format.
+        """
+        with open_tensors(path, FORMAT, _NOUN) as (header, tensor):
+            return cls._of(header, tensor)
+
+    def _tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        return {prefix + field: getattr(self, field) for field in _FIELDS}
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "module": self.module,
             "shape": list(self.shape),
             "ids": list(self.ids),
@@ -239,21 +263,35 @@ class TopActivations:
             "model_hash": self.model_hash,
             "skipped": dict(self.skipped),
         }
-        tensors = {field: getattr(self, field) for field in _FIELDS}
-        write_tensors(path, FORMAT, tensors, header)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> TopActivations:
-        """Read what :meth:`save` wrote.
+    def _of(
+        cls, header: Mapping[str, Any], tensor: Callable[[str], Tensor], prefix: str = ""
+    ) -> TopActivations:
+        tensors = {field: tensor(prefix + field) for field in _FIELDS}
+        lists = {name: tuple(header[name]) for name in ("shape", "ids", "sources", "keys")}
+        return cls(**tensors, **{**header, **lists})
 
-        Raises:
-            FileNotFoundError: there is no such file.
-            StatisticsError: the file is damaged or not of this format.
-        """
-        with open_tensors(path, FORMAT, "file of top activations") as (header, tensor):
-            tensors = {field: tensor(field) for field in _FIELDS}
-            lists = {name: tuple(header.pop(name)) for name in ("shape", "ids", "sources", "keys")}
-            return cls(**tensors, **lists, **header)
+
+def save_all(
+    path: str | PathLike[str], found: Mapping[str, TopActivations], extra: Mapping[str, Any]
+) -> None:
+    """Write the top activations of several modules, and further data, into one file, atomically."""
+    tensors: dict[str, Tensor] = {}
+    for module, one in found.items():
+        tensors |= one._tensors(f"{module}/")
+    headers = {module: one._header() for module, one in found.items()}
+    write_tensors(path, FORMAT_ALL, tensors, {"modules": headers, "extra": dict(extra)})
+
+
+def load_all(path: str | PathLike[str]) -> tuple[dict[str, TopActivations], dict[str, Any]]:
+    """The inverse of :func:`save_all`; errors as of :meth:`TopActivations.load`."""
+    with open_tensors(path, FORMAT_ALL, _NOUN) as (header, tensor):
+        found = {
+            module: TopActivations._of(one, tensor, f"{module}/")
+            for module, one in header["modules"].items()
+        }
+        return found, header["extra"]
 
 
 def numbered(sources: Sequence[str]) -> Int[Tensor, " sample"]:

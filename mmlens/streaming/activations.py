@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from mmlens.hook_names import LANGUAGE
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.places import tower_rows
 from mmlens.neurons import NeuronSet
 
 
@@ -32,31 +29,26 @@ def activations_of(
         batch: of one sample.
         neurons: of one module.
     """
-    module = neurons.module
+    module, layers = neurons.module, neurons.per_layer()
     seen: dict[int, list[Tensor]] = defaultdict(list)
 
-    def keeper(layer: int, activation: Callable[[Tensor], Tensor] | None) -> Any:
-        columns = neurons.per_layer()[layer]
-
-        def keep(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-            flat = tensor.detach().flatten(0, -2).index_select(1, columns.to(tensor.device))
-            seen[layer].append((flat if activation is None else activation(flat)).float().cpu())
+    def reader(layer: int) -> Callable[[Tensor, Callable[[Tensor], Tensor]], None]:
+        def keep(tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
+            flat = tensor.detach().flatten(0, -2)
+            chosen = flat.index_select(1, layers[layer].to(flat.device))
+            seen[layer].append(activation(chosen).float().cpu())
 
         return keep
 
-    hooks = []
-    for layer in neurons.per_layer():
-        activation = model.activation(module, layer)
-        point = model.module(module).hook(layer, "post" if activation is None else "pre")
-        hooks.append((point, keeper(layer, activation)))
+    hooks = [model.activation_hook(module, layer, reader(layer)) for layer in layers]
     with model.hooks(fwd_hooks=hooks):
         model.forward(batch.to(model.device), logits_to_keep=1)
     if module == LANGUAGE:
         rows = [torch.where(batch.groups.attention.flatten().cpu(), 0, -1)]
     else:
-        rows = tower_rows(model, batch, module)
+        rows = model.tower_rows(batch, module)
     found = {}
-    for layer, columns in neurons.per_layer().items():
+    for layer, columns in layers.items():
         real = [flat[row == 0] for flat, row in zip(seen[layer], rows, strict=True)]
         values = torch.cat(real)
         found |= {(layer, int(n)): values[:, i] for i, n in enumerate(columns)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from mmlens.data.samples import Sample
-from mmlens.errors import HookError
 from mmlens.hook_names import LANGUAGE
 from mmlens.hooks import Hook
 from mmlens.hooks.editing import Site
@@ -23,9 +20,11 @@ from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.statistics.accumulator import Accumulator, PositionIndex
 from mmlens.statistics.neuron_statistics import ModuleStatistics, NeuronStatistics, load_with_extra
-from mmlens.streaming.distributed import all_merged, rank_and_world
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.distributed import Share
 from mmlens.streaming.plan import check_failures, make_plan
-from mmlens.streaming.stream import Stream, own_part
+from mmlens.streaming.runs import Runs
+from mmlens.streaming.stream import Stream
 
 
 def collect(
@@ -37,13 +36,9 @@ def collect(
     by: str = "domain",
     site: Site = "act",
     stop_after: Mapping[str, int] | None = None,
-    template: str = "auto",
-    token_budget: int = 4096,
-    max_batch: int = 64,
     checkpoint: str | PathLike[str] | None = None,
     checkpoint_every: float = 30.0,
-    max_failures: float = 0.05,
-    progress: bool = True,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
 ) -> NeuronStatistics:
     """Stream activation statistics of a model's neurons over samples.
 
@@ -69,14 +64,10 @@ def collect(
             that reaches it included (:func:`mmlens.streaming.token_limit.within`). MMNeuron's code looks at 100,000 vision
             tokens per domain: ``{"vision": 100_000}`` (methods 2.5). What was really counted is in
             the statistics' ``tokens``.
-        template: prompt template, as in :meth:`HookedMLLM.prepare`.
-        token_budget: tokens per batch at most, padding included.
-        max_batch: samples per batch at most.
         checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
-            with the same arguments, collection goes on from there and ends with the same bits.
+            with the same arguments, collection is resumed and ends with the same bits.
         checkpoint_every: seconds between saves.
-        max_failures: share of samples that may be left out for unreadable media.
-        progress: show a progress bar with rate and remaining time.
+        batching: how samples become prompts and batches.
 
     Returns:
         Statistics by key, group, layer and neuron; left-out samples with their reasons.
@@ -86,24 +77,20 @@ def collect(
         TooManyFailuresError: more samples unreadable than the cap allows; what was counted is saved.
         RunFolderError: the checkpoint is of other arguments, or cannot be written.
     """
-    rank, world = rank_and_world()
+    share = Share.of_launcher()
     plan = make_plan(
         model,
         samples,
         modules,
         groups,
         by,
-        template,
-        token_budget,
-        max_batch,
-        rank,
-        world,
+        batching=batching,
+        share=share,
         site=site,
         stop_after=stop_after,
     )
-    run = Collection(model, plan, own_part(checkpoint, rank, world), max_failures)
-    found = run.run(every=checkpoint_every, progress=progress and rank == 0, description="collect")
-    return all_merged(found, world)
+    stream = Collection(model, plan, batching, checkpoint, share)
+    return share.merged(stream.run("collect", every=checkpoint_every))
 
 
 def collect_parts(
@@ -111,7 +98,7 @@ def collect_parts(
     halves: Sequence[Sequence[Sequence[Sample]]],
     folder: Path | None = None,
     *,
-    max_failures: float = 0.05,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
     collector: Callable[..., Any] = collect,
     **options: Any,
 ) -> list[list[Any]]:
@@ -123,11 +110,11 @@ def collect_parts(
     Args:
         model: a hooked model.
         halves: [half][part] -> samples.
-        folder: keep each part's statistics there, as ``half0-part0.safetensors``; a second call goes
-            on from them. Each file has the size of the whole statistics.
-        max_failures: share of all samples that may be left out for unreadable media.
+        folder: keep each part's statistics there, as ``half0-part0.safetensors``; a second call
+            resumes from them. Each file has the size of the whole statistics.
+        batching: how samples become prompts and batches; ``max_failures`` is of all samples.
         collector: what collects; :func:`mmlens.importance.collect` gives importance scores.
-        options: passed to it: modules, groups, by, template, ...
+        options: passed to it: modules, groups, by, ...
 
     Raises:
         TooManyFailuresError: more samples unreadable than the cap allows.
@@ -141,15 +128,16 @@ def collect_parts(
         for p, part in enumerate(half):
             path = None if folder is None else folder / f"half{h}-part{p}.safetensors"
             # The cap is on all samples: of a small part, one unreadable picture is a large share.
-            one = collector(model, part, checkpoint=path, max_failures=1.0, **options)
+            uncapped = replace(batching, max_failures=1.0)
+            one = collector(model, part, checkpoint=path, batching=uncapped, **options)
             skipped.update(one.skipped)
-            check_failures(skipped, total, max_failures)
+            check_failures(skipped, total, batching.max_failures)
             found[-1].append(one)
     return found
 
 
 class Collection(Stream[NeuronStatistics]):
-    """One collection on its way; see :class:`mmlens.streaming.stream.Stream` for the arguments."""
+    """A resumable collection; see :class:`mmlens.streaming.stream.Stream` for the arguments."""
 
     def result(self) -> NeuronStatistics:
         """What has been counted so far."""
@@ -163,35 +151,26 @@ class Collection(Stream[NeuronStatistics]):
         self.accumulators = {
             name: Accumulator(one, self.model.device) for name, one in start.modules.items()
         }
-        self.positions: dict[str, Passes] = {}
+        self.positions: dict[str, Runs[PositionIndex]] = {}
 
     def _hooks(self) -> list[Hook]:
-        return [hook for name in self.accumulators for hook in self._module_hooks(name)]
+        return [
+            self.model.activation_hook(name, layer, self._reducer(name, layer), self.plan.site)
+            for name in self.accumulators
+            for layer in range(self.model.module(name).layers)
+        ]
 
-    def _module_hooks(self, module: str) -> list[Hook]:
-        info = self.model.module(module)
-        accumulator = self.accumulators[module]
+    def _reducer(self, module: str, layer: int) -> Callable[..., None]:
+        def reduce(tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
+            where = self.positions[module].next(layer)
+            self.accumulators[module].add(layer, tensor, activation, where)
 
-        def hook_for(layer: int, activation: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-            def reduce(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-                accumulator.add(layer, tensor, activation, self.positions[module].next(layer))
-
-            return reduce
-
-        hooks = []
-        for layer in range(info.layers):
-            activation = self.model.activation(module, layer)
-            if activation is None or self.plan.site == "glu":
-                # Without a gate, what the second projection reads is the activation itself.
-                hooks.append((info.hook(layer, "post"), hook_for(layer, _identity)))
-            else:
-                hooks.append((info.hook(layer, "pre"), hook_for(layer, activation)))
-        return hooks
+        return reduce
 
     def _before(self, batch: Batch) -> None:
         self._index(batch)
-        for name, passes in self.positions.items():
-            for where in passes.indices:
+        for name, runs in self.positions.items():
+            for where in runs.items:
                 self.accumulators[name].add_tokens(where)
 
     def _after(self, batch: Batch) -> None:
@@ -202,18 +181,15 @@ class Collection(Stream[NeuronStatistics]):
     def _index(self, batch: Batch) -> None:
         assert batch.samples is not None
         keys = torch.tensor([self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples])
-        media = self.model.media_rows(batch)
         self.positions.clear()
         for module, groups in self.plan.groups.items():
             if module == LANGUAGE:
-                self.positions[module] = Passes(
-                    [PositionIndex.of(batch.groups.stack(groups), keys)]
-                )
-            elif any(media.values()):  # a batch of text alone reaches no tower
+                found = [PositionIndex.of(batch.groups.stack(groups), keys)]
+            else:
                 device = batch.input_ids.device
-                rows = self.model.adapter.tower_rows(module, batch.inputs, media)
-                passes = [_tower_positions(one.to(device), keys) for one in rows]
-                self.positions[module] = Passes(passes)
+                rows = self.model.tower_rows(batch, module)
+                found = [_tower_positions(one.to(device), keys) for one in rows]
+            self.positions[module] = Runs(found)
 
     def _empty(self) -> NeuronStatistics:
         keys = len(self.plan.keys)
@@ -239,35 +215,8 @@ class Collection(Stream[NeuronStatistics]):
         return load_with_extra(path)
 
 
-def _tower_positions(rows: Int[Tensor, ...], keys: Int[Tensor, " batch"]) -> PositionIndex:
+def _tower_positions(rows: Int[Tensor, " pos"], keys: Int[Tensor, " batch"]) -> PositionIndex:
     """One group, all real positions; each position has the key of the row it belongs to."""
-    rows = rows.flatten()
     real = rows >= 0
     # A position stands for a row of its own here, since a tower's batch is not the prompts'.
     return PositionIndex.of(real[None, :, None], keys.to(rows.device)[rows.clamp(min=0)])
-
-
-@dataclass
-class Passes:
-    """What counts where, for each time that a module runs within one forward.
-
-    A tower may run more than once, over pictures and then over videos.
-    """
-
-    indices: Sequence[PositionIndex]
-    fired: Counter[int] = field(default_factory=Counter)
-
-    def next(self, layer: int) -> PositionIndex:
-        """The positions of the layer's next pass."""
-        turn = self.fired[layer]
-        if turn >= len(self.indices):
-            raise HookError(
-                f"Layer {layer} ran {turn + 1} times in one forward, but its adapter reported "
-                f"{len(self.indices)} runs; statistics would count positions of the wrong samples."
-            )
-        self.fired[layer] += 1
-        return self.indices[turn]
-
-
-def _identity(x: Tensor) -> Any:
-    return x

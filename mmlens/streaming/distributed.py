@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch.distributed as dist
+
+Item = TypeVar("Item")
+Part = TypeVar("Part")
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -15,6 +22,43 @@ def rank_and_world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of a pass that several run together.
+
+    Attributes:
+        rank: which process this is.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of_launcher(cls) -> Share:
+        """The share that torchrun, accelerate launch or an open process group gives this process."""
+        return cls(*rank_and_world())
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every ``world``-th item from ``rank`` on."""
+        return items[self.rank :: self.world]
+
+    def file(self, path: str | PathLike[str] | None) -> Path | None:
+        """The file that this process saves its part to: the path itself where it is alone."""
+        if path is None or self.world == 1:
+            return None if path is None else Path(path)
+        whole = Path(path)
+        return whole.with_name(f"{whole.stem}.{self.rank}-of-{self.world}{whole.suffix}")
+
+    def merged(self, part: Part) -> Part:
+        """The sum of all processes' parts, in the order of ranks, on every one of them."""
+        return all_merged(part, self.world)
+
+
+#: The share of a process that runs a pass by itself, whatever the launcher.
+ALONE = Share()
 
 
 def all_merged(statistics: Any, world: int) -> Any:

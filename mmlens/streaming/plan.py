@@ -12,7 +12,8 @@ from mmlens.hooks.editing import Site
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.storage.fingerprint import data_fingerprint
-from mmlens.streaming.batching import plan_batches
+from mmlens.streaming.batching import Batching, plan_batches
+from mmlens.streaming.distributed import ALONE, Share
 from mmlens.streaming.token_limit import within
 from mmlens.tokens.groups import ALL
 
@@ -44,13 +45,13 @@ class CollectPlan:
     def fingerprint(self, model: HookedMLLM) -> str:
         """A hash of all of it, of the model and of the precision it runs in."""
         chosen = [[self.samples[i] for i in batch] for batch in self.batches]
-        rows = [[self._told(sample) for sample in batch] for batch in chosen]
+        rows = [[self._identity(sample) for sample in batch] for batch in chosen]
         run_by = [model.weight_hash, str(model.dtype)]
         return data_fingerprint(
             [run_by, rows, self.keys, self.by, dict(self.groups), self.template, self.site]
         )
 
-    def _told(self, sample: Sample) -> tuple[object, ...]:
+    def _identity(self, sample: Sample) -> tuple[object, ...]:
         media = (len(sample.images), len(sample.videos), len(sample.audios))
         return (sample.id, sample.text, str(sample.get(self.by)), *media)
 
@@ -61,16 +62,19 @@ def make_plan(
     modules: Sequence[str],
     groups: Sequence[str],
     by: str,
-    template: str,
-    token_budget: int,
-    max_batch: int,
-    rank: int = 0,
-    world: int = 1,
     *,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
+    share: Share = ALONE,
     site: Site = "act",
     stop_after: Mapping[str, int] | None = None,
 ) -> CollectPlan:
-    """Decide which samples run together; see :func:`collect` for the arguments and errors."""
+    """Decide which samples run together.
+
+    Args:
+        model, samples, modules, groups, by, batching, site, stop_after: as in
+            :func:`mmlens.streaming.collect.collect`, with its errors.
+        share: this process's part of the samples.
+    """
     if not samples:
         raise SampleError("There are no samples to collect from.")
     if len({sample.id for sample in samples}) != len(samples):
@@ -88,13 +92,16 @@ def make_plan(
             )
     keys = tuple(sorted({str(sample.get(by)) for sample in samples}))
     # Before the samples are shared out, so that any number of processes counts the same ones.
+    template = batching.template
     samples = within(model, samples, stop_after, by, template) if stop_after else samples
-    share = tuple(samples[rank::world])
-    lengths = model.preparer.lengths(share, template)
+    mine = tuple(share.of(samples))
+    lengths = model.preparer.lengths(mine, template)
     readable = [i for i, length in enumerate(lengths) if isinstance(length, int)]
-    batches = plan_batches([int(lengths[i]) for i in readable], token_budget, max_batch)
+    batches = plan_batches(
+        [int(lengths[i]) for i in readable], batching.token_budget, batching.max_batch
+    )
     return CollectPlan(
-        samples=share,
+        samples=mine,
         batches=tuple(tuple(readable[i] for i in batch) for batch in batches),
         keys=keys,
         by=by,
@@ -102,7 +109,7 @@ def make_plan(
         template=template,
         site=site,
         unreadable={
-            share[i].id: length for i, length in enumerate(lengths) if isinstance(length, str)
+            mine[i].id: length for i, length in enumerate(lengths) if isinstance(length, str)
         },
     )
 
@@ -113,24 +120,21 @@ def check_failures(skipped: Mapping[str, str], total: int, cap: float) -> None:
         name, why = next(iter(skipped.items()))
         raise TooManyFailuresError(
             f"{len(skipped)} of {total} samples could not be read, more than the allowed share of "
-            f"{cap:.0%}; the first is {name!r}: {why}. Mend the data, or raise max_failures; what was "
+            f"{cap:.0%}; the first is {name!r}: {why}. Fix the data, or raise max_failures; what was "
             "finished is kept."
         )
 
 
 def planned_batches(
-    model: HookedMLLM,
-    samples: Sequence[Sample],
-    template: str,
-    token_budget: int,
-    max_batch: int,
+    model: HookedMLLM, samples: Sequence[Sample], batching: Batching
 ) -> list[list[Sample]]:
-    """Samples in batches of like lengths; one that cannot be read counts as of no length.
+    """Samples in batches of similar length; one that cannot be read counts as of length zero.
 
-    Args as in :func:`collect`; reading it fails, and is told, when its batch is prepared.
+    Reading it fails, and is reported, when its batch is prepared.
     """
-    lengths = [n if isinstance(n, int) else 0 for n in model.preparer.lengths(samples, template)]
-    planned = plan_batches(lengths, token_budget, max_batch)
+    found = model.preparer.lengths(samples, batching.template)
+    lengths = [length if isinstance(length, int) else 0 for length in found]
+    planned = plan_batches(lengths, batching.token_budget, batching.max_batch)
     return [[samples[i] for i in positions] for positions in planned]
 
 

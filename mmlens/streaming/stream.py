@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
 from mmlens.errors import RunFolderError, TooManyFailuresError
 from mmlens.hooks import Hook
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.streaming.batching import prefetched
-from mmlens.streaming.plan import CollectPlan, check_failures, prepared_or_skipped
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.distributed import ALONE, Share
+from mmlens.streaming.plan import CollectPlan
+from mmlens.streaming.sweep import Piece, Sweep
 
 State = TypeVar("State")
 
 
 class Stream(ABC, Generic[State]):
-    """One pass on its way: its result so far, its place in the plan, the samples left out.
+    """A resumable pass: its result so far, its place in the plan, the samples left out.
 
     A subclass says what is reduced (:meth:`_hooks`, :meth:`_before`), and what the result is; files
     of it hold the place in the plan too, so that a pass interrupted anywhere ends with the same bits.
@@ -33,20 +33,33 @@ class Stream(ABC, Generic[State]):
     Args:
         model: a hooked model.
         plan: what to run.
-        checkpoint: where the state is saved and gone on from; None: nowhere.
-        max_failures: share of samples that may be left out for unreadable media.
+        batching: what the plan was made with; its allowed failures, its progress bar.
+        checkpoint: where the state is saved and resumed from; None: nowhere. Each of several
+            processes has a file of its own.
+        share: this process's part, which the plan is of.
+
+    Attributes:
+        done: batches of the plan that are finished.
+        skipped: sample id -> why it could not be read.
+
+    Raises:
+        RunFolderError: the checkpoint is of another plan.
     """
 
     def __init__(
-        self, model: HookedMLLM, plan: CollectPlan, checkpoint: Path | None, max_failures: float
+        self,
+        model: HookedMLLM,
+        plan: CollectPlan,
+        batching: Batching = Batching(),  # noqa: B008  (frozen)
+        checkpoint: str | PathLike[str] | None = None,
+        share: Share = ALONE,
     ) -> None:
-        self.model, self.plan, self.checkpoint = model, plan, checkpoint
-        self.max_failures = max_failures
+        self.model, self.plan, self.batching, self.share = model, plan, batching, share
+        self.checkpoint = share.file(checkpoint)
         self.fingerprint = self._fingerprint()
         start, self.done = self._resumed() or (self._empty(), 0)
         self.skipped: dict[str, str] = {}
         self._begin(start)
-        self._check_failures()
 
     @abstractmethod
     def result(self) -> State:
@@ -58,11 +71,11 @@ class Stream(ABC, Generic[State]):
 
     @abstractmethod
     def _begin(self, start: State) -> None:
-        """Go on from a result, its left-out samples too."""
+        """Resume from a result, its left-out samples too."""
 
     @abstractmethod
     def _hooks(self) -> list[Hook]:
-        """What listens while batches run."""
+        """What records while batches run."""
 
     @abstractmethod
     def _before(self, batch: Batch) -> None:
@@ -85,52 +98,45 @@ class Stream(ABC, Generic[State]):
 
     # -- the pass ------------------------------------------------------------------------------
 
-    @property
-    def done_samples(self) -> int:
-        """Samples of the batches that are finished."""
-        return sum(map(len, self.plan.batches[: self.done]))
-
-    def batches(self) -> Iterator[tuple[tuple[int, ...], Batch | None, dict[str, str]]]:
-        """(positions, batch of the readable ones, reasons for the others), prepared one ahead."""
-        left = self.plan.batches[self.done :]
-        for positions, (batch, reasons) in zip(left, prefetched(left, self._prepared), strict=True):
-            yield positions, batch, reasons
-
-    def step(self, batch: Batch | None, reasons: Mapping[str, str]) -> None:
-        """Run one batch, inside :meth:`listening`."""
-        self.skipped.update(reasons)
-        self._check_failures()
-        if batch is not None:
-            batch = batch.to(self.model.device)
-            self._before(batch)
-            self.model.forward(batch, logits_to_keep=1)
-            self._after(batch)
-        self.done += 1
-
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """The reducing hooks, inside the exchange."""
         with self.model.hooks(fwd_hooks=self._hooks()):
             yield
 
-    def run(self, *, every: float, progress: bool, description: str) -> State:
-        """Run what is left of the plan, saving the state every so many seconds."""
-        total = sum(map(len, self.plan.batches))
-        bar = tqdm(
-            total=total,
-            initial=self.done_samples,
-            unit="sample",
-            desc=description,
-            disable=None if progress else True,
-        )
+    def step(self, batch: Batch) -> None:
+        """Run the next batch, inside :meth:`recording`."""
+        batch = batch.to(self.model.device)
+        self._before(batch)
+        self.model.forward(batch, logits_to_keep=1)
+        self._after(batch)
+        self.done += 1
+
+    def run(self, description: str, *, every: float = 30.0) -> State:
+        """Run what is left of the plan.
+
+        Args:
+            description: of the progress bar.
+            every: seconds between two saves of the state.
+
+        Raises:
+            TooManyFailuresError: more samples unreadable than the cap allows; the state is saved.
+        """
         saved = time.monotonic()
-        with bar, torch.no_grad(), self.listening():
-            for positions, batch, reasons in self.batches():
-                self.step(batch, reasons)
-                bar.update(len(positions))
-                if time.monotonic() - saved > every:
-                    self.save()
-                    saved = time.monotonic()
+        try:
+            sweep = self._sweep(description)
+            self.skipped = sweep.skipped
+            with torch.no_grad(), self.recording():
+                for piece, batch in sweep:
+                    self.done = piece.work  # a batch that nothing of can be read is passed over
+                    self.step(batch)
+                    if time.monotonic() - saved > every:
+                        self.save()
+                        saved = time.monotonic()
+        except TooManyFailuresError:
+            self.save()
+            raise
+        self.done = len(self.plan.batches)
         self.save()
         return self.result()
 
@@ -139,16 +145,19 @@ class Stream(ABC, Generic[State]):
         if self.checkpoint is not None:
             self._write(self.checkpoint, {"plan": self.fingerprint, "batches_done": self.done})
 
-    def _prepared(self, positions: Sequence[int]) -> tuple[Batch | None, dict[str, str]]:
-        chosen = [self.plan.samples[i] for i in positions]
-        return prepared_or_skipped(self.model, chosen, self.plan.template)
-
-    def _check_failures(self) -> None:
-        try:
-            check_failures(self.skipped, len(self.plan.samples), self.max_failures)
-        except TooManyFailuresError:
-            self.save()
-            raise
+    def _sweep(self, description: str) -> Sweep[int]:
+        """Over the batches that are left; the work of each is its number in the plan."""
+        left = list(enumerate(self.plan.batches))[self.done :]
+        return Sweep(
+            self.model,
+            [Piece(n, tuple(self.plan.samples[i] for i in one), len(one)) for n, one in left],
+            self.batching,
+            samples=len(self.plan.samples),
+            description=description,
+            finished=sum(map(len, self.plan.batches[: self.done])),
+            skipped=self.skipped,
+            share=self.share,
+        )
 
     def _resumed(self) -> tuple[State, int] | None:
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -160,11 +169,3 @@ class Stream(ABC, Generic[State]):
                 "another path, or delete it to start anew."
             )
         return state, extra["batches_done"]
-
-
-def own_part(checkpoint: str | PathLike[str] | None, rank: int, world: int) -> Path | None:
-    """The file that one of several processes saves its state to."""
-    if checkpoint is None:
-        return None
-    path = Path(os.fspath(checkpoint))
-    return path if world == 1 else path.with_name(f"{path.stem}.{rank}-of-{world}{path.suffix}")

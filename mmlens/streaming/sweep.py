@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -28,49 +27,10 @@ from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.storage.atomic import append_jsonl, read_jsonl
 from mmlens.streaming.batching import Batching, prefetched
-from mmlens.streaming.distributed import all_merged, rank_and_world
+from mmlens.streaming.distributed import ALONE, Share
 from mmlens.streaming.plan import check_failures, planned_batches, prepared_or_skipped
 
 Work = TypeVar("Work")
-Item = TypeVar("Item")
-Part = TypeVar("Part")
-
-
-@dataclass(frozen=True)
-class Share:
-    """One process's part of a pass that several run together.
-
-    Attributes:
-        rank: which process this is.
-        world: how many there are.
-    """
-
-    rank: int = 0
-    world: int = 1
-
-    @classmethod
-    def of_launcher(cls) -> Share:
-        """The share that torchrun, accelerate launch or an open process group gives this process."""
-        return cls(*rank_and_world())
-
-    def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Every ``world``-th item from ``rank`` on."""
-        return items[self.rank :: self.world]
-
-    def file(self, path: str | PathLike[str] | None) -> Path | None:
-        """The file that this process saves its part to: the path itself where it is alone."""
-        if path is None or self.world == 1:
-            return None if path is None else Path(path)
-        whole = Path(path)
-        return whole.with_name(f"{whole.stem}.{self.rank}-of-{self.world}{whole.suffix}")
-
-    def merged(self, part: Part) -> Part:
-        """The sum of all processes' parts, in the order of ranks, on every one of them."""
-        return all_merged(part, self.world)
-
-
-#: The share of a process that runs a pass by itself, whatever the launcher.
-ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -103,9 +63,7 @@ def planned(
     return [
         Piece(work, tuple(chosen), len(chosen))
         for work, block in blocks
-        for chosen in planned_batches(
-            model, block, batching.template, batching.token_budget, batching.max_batch
-        )
+        for chosen in planned_batches(model, block, batching)
     ]
 
 
@@ -123,6 +81,7 @@ class Sweep(Generic[Work]):
         unit: what the bar counts.
         finished: units that an earlier start has done.
         skipped: samples that are known to be unreadable.
+        share: this process's part; of several processes the first alone shows a bar.
 
     Attributes:
         skipped: sample id -> why it could not be read.
@@ -140,13 +99,19 @@ class Sweep(Generic[Work]):
         unit: str = "sample",
         finished: int = 0,
         skipped: Mapping[str, str] | None = None,
+        share: Share = ALONE,
     ) -> None:
         self.model, self.pieces, self.batching = model, pieces, batching
         self.samples = samples
         self.skipped = dict(skipped or {})
         self.tokens = 0
-        self._bar_options = {"desc": description, "unit": unit, "initial": finished}
-        self._total = finished + sum(piece.units for piece in pieces)
+        self._bar_options = {
+            "desc": description,
+            "unit": unit,
+            "initial": finished,
+            "total": finished + sum(piece.units for piece in pieces),
+            "disable": None if batching.progress and share.rank == 0 else True,
+        }
         self._advance = 0
         self.check_failures()
 
@@ -165,9 +130,8 @@ class Sweep(Generic[Work]):
         Raises:
             TooManyFailuresError: more samples unreadable than the cap allows.
         """
-        hidden = None if self.batching.progress else True
         prepared = prefetched(self.pieces, self._prepared)
-        with tqdm(total=self._total, disable=hidden, **self._bar_options) as self._bar:
+        with tqdm(**self._bar_options) as self._bar:
             for piece, (batch, reasons) in zip(self.pieces, prepared, strict=True):
                 self._advance = 0
                 self.skipped.update(reasons)

@@ -73,8 +73,4 @@ def tokens_of(model: HookedMLLM, batch: Batch, name: str) -> int:
         return int(batch.groups.attention.sum())
     if name not in model.modules:
         return int(batch.groups.mask(name).sum())
-    media = model.media_rows(batch)
-    if not any(media.values()):
-        return 0
-    runs = model.adapter.tower_rows(name, batch.inputs, media)
-    return sum(int((rows >= 0).sum()) for rows in runs)
+    return sum(int((rows >= 0).sum()) for rows in model.tower_rows(batch, name))

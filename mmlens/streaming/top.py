@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
-from transformer_lens.hook_points import HookPoint
 
 from mmlens.data.identity import sources
 from mmlens.data.samples import Sample
-from mmlens.errors import HookError, SampleError, StatisticsError
+from mmlens.errors import SampleError, StatisticsError
 from mmlens.hook_names import LANGUAGE
 from mmlens.hooks import Hook
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.places import tower_rows
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import (
     TopActivations,
     first_maxima,
     histogram,
     largest,
+    load_all,
     nothing,
     numbered,
+    save_all,
 )
-from mmlens.streaming.batching import prefetched
-from mmlens.streaming.distributed import all_merged, rank_and_world
-from mmlens.streaming.plan import CollectPlan, check_failures, make_plan, prepared_or_skipped
+from mmlens.storage.fingerprint import data_fingerprint
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.distributed import ALONE, Share
+from mmlens.streaming.plan import CollectPlan, make_plan
+from mmlens.streaming.runs import Runs
+from mmlens.streaming.stream import Stream
 
 # Activations sorted at a time: 64 MiB in float32 with their places.
 _ENTRIES = 1 << 22
@@ -47,11 +51,9 @@ def top_activations(
     group: str = "prompt",
     by: str = "domain",
     distinct: str = "media",
-    template: str = "auto",
-    token_budget: int = 4096,
-    max_batch: int = 64,
-    max_failures: float = 0.05,
-    progress: bool = True,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: float = 30.0,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
 ) -> dict[str, TopActivations]:
     """The samples and positions on which neurons are most active, and how their activations spread.
 
@@ -72,11 +74,10 @@ def top_activations(
         distinct: how far the k entries of a neuron differ. ``media``: one of each picture (or other
             media), its largest, however many questions are asked about it; ``sample``: one of each
             sample; ``position``: any.
-        template: prompt template, as in :meth:`HookedMLLM.prepare`.
-        token_budget: tokens per batch at most, padding included.
-        max_batch: samples per batch at most.
-        max_failures: share of samples that may be left out for unreadable media.
-        progress: show a progress bar.
+        checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
+            with the same arguments, the pass is resumed and ends with the same bits.
+        checkpoint_every: seconds between saves.
+        batching: how samples become prompts and batches.
 
     Returns:
         For each module: its neurons' top activations.
@@ -84,38 +85,18 @@ def top_activations(
     Raises:
         SampleError: an unknown module, group or field; k below one; no neuron; a repeated id.
         StatisticsError: neurons of another model or shape.
-        TooManyFailuresError: more samples unreadable than the cap allows.
+        TooManyFailuresError: more samples unreadable than the cap allows; what was found is saved.
+        RunFolderError: the checkpoint is of other arguments, or cannot be written.
     """
     chosen = joined_sets(model, [neurons] if isinstance(neurons, NeuronSet) else neurons)
     if k < 1:
         raise SampleError(f"k, the activations kept, must be at least 1; {k} was given.")
-    rank, world = rank_and_world()
-    plan = make_plan(
-        model, samples, list(chosen), (group,), by, template, token_budget, max_batch, rank, world
-    )
-    run = _Gathering(model, plan, chosen, sources(samples, distinct), k, distinct)
-    bar = tqdm(
-        total=sum(map(len, plan.batches)),
-        unit="sample",
-        desc="top activations",
-        disable=None if progress and rank == 0 else True,
-    )
-    skipped = dict(plan.unreadable)
-    check_failures(skipped, len(plan.samples), max_failures)
-
-    def prepared(positions: Sequence[int]) -> tuple[Batch | None, dict[str, str]]:
-        return prepared_or_skipped(model, [plan.samples[i] for i in positions], plan.template)
-
-    with bar, torch.no_grad(), run.listening():
-        for positions, (batch, reasons) in zip(
-            plan.batches, prefetched(plan.batches, prepared), strict=True
-        ):
-            skipped.update(reasons)
-            check_failures(skipped, len(plan.samples), max_failures)
-            if batch is not None:
-                run.step(batch.to(model.device))
-            bar.update(len(positions))
-    return {name: all_merged(one, world) for name, one in run.found(skipped).items()}
+    share = Share.of_launcher()
+    plan = make_plan(model, samples, list(chosen), (group,), by, batching=batching, share=share)
+    wanted = Wanted(chosen, k, distinct, sources(samples, distinct))
+    stream = TopStream(model, plan, wanted, batching, checkpoint, share)
+    found = stream.run("top activations", every=checkpoint_every)
+    return {name: share.merged(one) for name, one in found.items()}
 
 
 def joined_sets(model: HookedMLLM, sets: Sequence[NeuronSet]) -> dict[str, NeuronSet]:
@@ -163,33 +144,22 @@ class Segment:
 
 
 @dataclass
-class _Found:
+class _Held:
     """What is held of one module; entries lie on the CPU."""
 
     neurons: NeuronSet
     k: int
     sources: Int[Tensor, " sample"] | None
     values: dict[str, Tensor]
-    passes: list[list[Segment]] = field(default_factory=list)
-    fired: Counter[int] = field(default_factory=Counter)
+    runs: Runs[Sequence[Segment]] = field(default_factory=lambda: Runs([]))
 
-    def add(
-        self, layer: int, tensor: Tensor, activation: Callable[[Tensor], Tensor] | None
-    ) -> None:
-        """Take in one layer's activations, or what its activation function makes of them."""
-        turn = self.fired[layer]
-        if turn >= len(self.passes):
-            raise HookError(
-                f"Layer {layer} ran {turn + 1} times in one forward, but its adapter told of "
-                f"{len(self.passes)}; activations would be taken for those of other samples."
-            )
-        self.fired[layer] += 1
+    def add(self, layer: int, tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
+        """Take in what the activation function makes of one layer's tensor [..., neuron]."""
+        segments = self.runs.next(layer)
         flat = tensor.detach().flatten(0, -2)
         columns = self.neurons.per_layer()[layer]
         rows = self.neurons.pairs()[:, 0] == layer
-        flat = flat.index_select(1, columns.to(flat.device))
-        flat = (flat if activation is None else activation(flat)).float()
-        segments = self.passes[turn]
+        flat = activation(flat.index_select(1, columns.to(flat.device))).float()
         for key in sorted({segment.key for segment in segments}):
             some = [segment for segment in segments if segment.key == key]
             here = torch.cat([one.index for one in some]).to(flat.device)
@@ -222,69 +192,101 @@ class _Found:
         return values, torch.full_like(positions, segment.sample), positions
 
 
-class _Gathering:
-    """One pass on its way."""
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Which activations are kept; see :func:`top_activations`.
+
+    Attributes:
+        neurons: module -> its neurons.
+        k, distinct: as there.
+        sources: sample id -> what it shares with others of which only the largest activation is
+            kept, of the samples of all processes.
+    """
+
+    neurons: Mapping[str, NeuronSet]
+    k: int
+    distinct: str
+    sources: Mapping[str, str]
+
+
+class TopStream(Stream[dict[str, TopActivations]]):
+    """A resumable pass for the largest activations; see :class:`mmlens.streaming.stream.Stream`.
+
+    Args:
+        wanted: which activations are kept.
+        model, plan, batching, checkpoint, share: as there.
+    """
 
     def __init__(
         self,
         model: HookedMLLM,
         plan: CollectPlan,
-        chosen: Mapping[str, NeuronSet],
-        sources: Mapping[str, str],
-        k: int,
-        distinct: str,
+        wanted: Wanted,
+        batching: Batching = Batching(),  # noqa: B008  (frozen)
+        checkpoint: str | PathLike[str] | None = None,
+        share: Share = ALONE,
     ) -> None:
-        self.model, self.plan, self.sources, self.distinct = model, plan, sources, distinct
-        self.places = {name: place for place, name in enumerate(sources)}
-        numbers = None if distinct == "position" else numbered(list(sources.values()))
-        self.held = {
-            module: _Found(neurons, k, numbers, nothing(len(neurons), len(plan.keys), k))
-            for module, neurons in chosen.items()
+        self.wanted = wanted
+        self._places = {name: place for place, name in enumerate(wanted.sources)}
+        super().__init__(model, plan, batching, checkpoint, share)
+
+    def result(self) -> dict[str, TopActivations]:
+        """The largest activations so far, by module."""
+        return {
+            module: replace(one, **self._held[module].values, skipped=dict(self.skipped)).compact()
+            for module, one in self._empty().items()
         }
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        hooks = [
-            self._hook(module, layer)
-            for module, one in self.held.items()
-            for layer in one.neurons.per_layer()
-        ]
-        with self.model.hooks(fwd_hooks=hooks):
-            yield
+    def _fingerprint(self) -> str:
+        neurons = {name: one.pairs().tolist() for name, one in self.wanted.neurons.items()}
+        choice = [self.wanted.k, self.wanted.distinct, dict(self.wanted.sources)]
+        return data_fingerprint([self.plan.fingerprint(self.model), neurons, *choice])
 
-    def step(self, batch: Batch) -> None:
-        for module, one in self.held.items():
-            one.passes = self._segments(module, batch)
-            one.fired.clear()
-        self.model.forward(batch, logits_to_keep=1)
-
-    def found(self, skipped: Mapping[str, str]) -> dict[str, TopActivations]:
+    def _empty(self) -> dict[str, TopActivations]:
         return {
             module: TopActivations(
                 module=module,
-                shape=one.neurons.shape,
-                neurons=one.neurons.pairs(),
-                **one.values,
-                ids=tuple(self.sources),
-                sources=tuple(self.sources.values()),
+                shape=neurons.shape,
+                neurons=neurons.pairs(),
+                **nothing(len(neurons), len(self.plan.keys), self.wanted.k),
+                ids=tuple(self.wanted.sources),
+                sources=tuple(self.wanted.sources.values()),
                 keys=self.plan.keys,
                 by=self.plan.by,
                 group=self.plan.groups[module][0],
-                distinct=self.distinct,
+                distinct=self.wanted.distinct,
                 model_hash=self.model.weight_hash,
-                skipped=dict(skipped),
-            ).compact()
-            for module, one in self.held.items()
+                skipped=dict(self.plan.unreadable),
+            )
+            for module, neurons in self.wanted.neurons.items()
         }
 
-    def _hook(self, module: str, layer: int) -> Hook:
-        activation = self.model.activation(module, layer)
-        point = "post" if activation is None else "pre"
+    def _begin(self, start: dict[str, TopActivations]) -> None:
+        ids, sources = tuple(self.wanted.sources), tuple(self.wanted.sources.values())
+        numbers = None if self.wanted.distinct == "position" else numbered(sources)
+        self._held = {}
+        for module, found in start.items():
+            values = found.spread(ids, sources, self.plan.keys).changing()
+            neurons = self.wanted.neurons[module]
+            self._held[module] = _Held(neurons, self.wanted.k, numbers, values)
+            self.skipped = dict(found.skipped)
 
-        def keep(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-            self.held[module].add(layer, tensor, activation)
+    def _hooks(self) -> list[Hook]:
+        return [
+            self.model.activation_hook(module, layer, partial(held.add, layer))
+            for module, held in self._held.items()
+            for layer in held.neurons.per_layer()
+        ]
 
-        return self.model.module(module).hook(layer, point), keep
+    def _before(self, batch: Batch) -> None:
+        for module, held in self._held.items():
+            held.runs = Runs(self._segments(module, batch))
+
+    def _write(self, path: Path, extra: Mapping[str, Any]) -> None:
+        save_all(path, self.result(), extra)
+
+    def _read(self, path: Path) -> tuple[dict[str, TopActivations], dict[str, Any]]:
+        return load_all(path)
 
     def _segments(self, module: str, batch: Batch) -> list[list[Segment]]:
         """For each pass of a module, the positions of each row that count."""
@@ -298,7 +300,7 @@ class _Gathering:
             rows = [torch.where(wanted, torch.arange(len(batch))[:, None], -1).flatten()]
         else:
             numbers = None
-            rows = tower_rows(self.model, batch, module)
+            rows = self.model.tower_rows(batch, module)
         for one in rows:
             segments = []
             for row, sample in enumerate(batch.samples):
@@ -312,7 +314,7 @@ class _Gathering:
                 )
                 seen[row] += len(index)
                 key = self.plan.keys.index(str(sample.get(self.plan.by)))
-                segments.append(Segment(self.places[sample.id], key, index, place))
+                segments.append(Segment(self._places[sample.id], key, index, place))
             passes.append(segments)
         return passes
 

@@ -14,6 +14,7 @@ from mmlens.hook_names import LANGUAGE
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import TopActivations, largest, numbered
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.top import top_activations
 
 #: What the keys of such top activations are values of.
@@ -25,7 +26,10 @@ def top_by_group(
     samples: Sequence[Sample],
     neurons: NeuronSet | Sequence[NeuronSet],
     groups: Sequence[str],
-    **settings: Any,
+    *,
+    k: int = 8,
+    distinct: str = "media",
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
 ) -> TopActivations:
     """Top activations of the language module whose keys are token groups, not values of a sample's field.
 
@@ -36,7 +40,7 @@ def top_by_group(
     Args:
         model, samples, neurons: as of :func:`mmlens.streaming.top.top_activations`.
         groups: the token groups.
-        settings: further ones of that function, except ``group`` and ``by``.
+        k, distinct, batching: as there.
 
     Raises:
         SampleError: no group, neurons of another module, or what that function refuses.
@@ -51,7 +55,8 @@ def top_by_group(
         )
     parts = []
     for group in groups:
-        found = top_activations(model, samples, sets, group=group, **settings)[LANGUAGE]
+        options: dict[str, Any] = {"group": group, "k": k, "distinct": distinct}
+        found = top_activations(model, samples, sets, batching=batching, **options)[LANGUAGE]
         parts.append(replace(_joined(found, group), by=TOKEN_GROUP, group=", ".join(groups)))
     return reduce(add, parts)
 

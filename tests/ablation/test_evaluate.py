@@ -129,7 +129,7 @@ def test_interventions_equal_generation_one_by_one(mistral_model, questions):
     pictured = [s for s in questions if s.images]
     ids = frozenset(s.id for s in pictured)
     neurons = mmlens.NeuronSet([(x, i) for x in (0, 1) for i in range(40)], "language", (3, 48))
-    statistics = mmlens.collect(mistral_model, pictured, progress=False)
+    statistics = mmlens.collect(mistral_model, pictured, batching=mmlens.Batching(progress=False))
     interventions = [
         Intervention(),
         Intervention("scale", 3.0),
@@ -183,7 +183,7 @@ def test_interventions_are_checked_before_anything_runs(mistral_model, questions
     asked = [Setting("m", (neurons,), frozenset({"s0"}), Intervention("mean"))]
     with pytest.raises(SampleError, match="'mean' needs statistics"):
         evaluate(mistral_model, questions, asked)
-    statistics = mmlens.collect(mistral_model, questions, progress=False)
+    statistics = mmlens.collect(mistral_model, questions, batching=mmlens.Batching(progress=False))
     with pytest.raises(StatisticsError, match="another model"):
         evaluate(
             mistral_model, questions, asked, statistics=replace(statistics, model_hash="other")

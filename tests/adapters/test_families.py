@@ -9,6 +9,7 @@ import mmlens
 from benchmarks.parity import measure
 from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import UnsupportedModelError
+from mmlens.streaming.batching import Batching
 from mmlens.tokens.groups import BASE_GROUPS
 from tests.tiny import NAMES, family
 
@@ -56,7 +57,9 @@ def test_statistics_do_not_depend_on_batching(name):
         samples = [s for s in samples if s.images or s.videos or s.audios]
     modules = tuple(model.modules)
     together, alone = (
-        mmlens.collect(model, samples, modules=modules, max_batch=size, progress=False)
+        mmlens.collect(
+            model, samples, modules=modules, batching=Batching(max_batch=size, progress=False)
+        )
         for size in (len(samples), 1)
     )
     for module in modules:

@@ -10,6 +10,7 @@ import mmlens
 from mmlens.adapter import Media
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.streaming.batching import Batching
 from mmlens_adapters.general import GeneralAdapter
 from mmlens_adapters.llava_next import LlavaNextAdapter
 from mmlens_adapters.qwen2_audio import Qwen2AudioAdapter
@@ -184,7 +185,10 @@ def test_families_with_an_adapter_of_their_own(tiny, own):
     assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
     with torch.no_grad():
         assert torch.equal(general(one), special(other))
-    options = {"groups": ("prompt", *special.adapter.modalities), "progress": False}
+    options = {
+        "groups": ("prompt", *special.adapter.modalities),
+        "batching": Batching(progress=False),
+    }
     counted = mmlens.collect(general, samples, **options).modules["language"]
     expected = mmlens.collect(special, samples, **options).modules["language"]
     assert torch.equal(counted.tokens, expected.tokens)
@@ -198,7 +202,9 @@ def test_statistics_of_a_tower_are_refused_in_one_sentence():
     with pytest.raises(
         UnsupportedModelError, match="cannot tell which positions of module 'vision'"
     ):
-        mmlens.collect(model, llava_next.samples(), modules=("vision",), progress=False)
+        mmlens.collect(
+            model, llava_next.samples(), modules=("vision",), batching=Batching(progress=False)
+        )
 
 
 def test_it_says_what_it_found(caplog):

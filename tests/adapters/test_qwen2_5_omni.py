@@ -13,6 +13,7 @@ import mmlens
 from mmlens.adapter import adapter_for
 from mmlens.errors import MediaError, UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.streaming.batching import Batching
 from mmlens_adapters.qwen2_5_omni import Qwen2_5OmniAdapter
 from tests.helpers.qwen import moves_logits, rows_reached, tokens_of, webp
 from tests.tiny import qwen2_5_omni
@@ -130,7 +131,9 @@ def test_statistics_where_some_batches_have_no_sound(model):
         mmlens.Sample("b", "two", audios=(noise(4000),), domain="d"),
         mmlens.Sample("c", "a", domain="d"),
     ]
-    found = mmlens.collect(model, samples, modules=("vision", "audio"), max_batch=1, progress=False)
+    found = mmlens.collect(
+        model, samples, modules=("vision", "audio"), batching=Batching(max_batch=1, progress=False)
+    )
     assert found.modules["vision"].tokens.tolist() == [[16]]
     assert found.modules["audio"].tokens.tolist() == [[13]]  # 25 frames, every second one
 

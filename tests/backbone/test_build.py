@@ -12,6 +12,7 @@ from mmlens.backbone import build as backbone
 from mmlens.backbone.build import has_hooked_transformer
 from mmlens.backbone.exchange import Backbone
 from mmlens.errors import SampleError, UnsupportedModelError
+from mmlens.streaming.batching import Batching
 from tests.tiny import gemma3, llava_next, qwen2_vl
 
 needs_hooked_transformer = pytest.mark.skipif(
@@ -77,7 +78,9 @@ def test_what_hooked_transformer_cannot_represent_goes_to_the_bridge():
 @pytest.mark.parametrize("tiny", [llava_next, qwen2_vl])
 def test_the_same_analysis_gives_the_same_results(tiny):
     models, samples = both(tiny), tiny.samples()
-    first, second = (mmlens.collect(m, samples, by="domain", progress=False) for m in models)
+    first, second = (
+        mmlens.collect(m, samples, by="domain", batching=Batching(progress=False)) for m in models
+    )
     (counts, tokens), (others, other_tokens) = first.counts("language"), second.counts("language")
     assert torch.equal(tokens, other_tokens)
     assert int((counts - others).abs().sum()) <= 3

@@ -22,6 +22,7 @@ from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.places import places_of
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import bin_edges
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.top import top_activations
 from mmlens.tokens.text import token_text
 from mmlens_adapters.general import GeneralAdapter
@@ -61,7 +62,9 @@ def sets_of(model, module):
 @pytest.mark.parametrize("module", ["language", "vision"])
 def test_page_shows_what_was_found(mistral_model, samples, tmp_path, module):
     sets, out = sets_of(mistral_model, module), tmp_path / "cards.html"
-    found = neuron_cards(mistral_model, samples, sets, out, top_k=3, progress=False)
+    found = neuron_cards(
+        mistral_model, samples, sets, out, top_k=3, batching=Batching(progress=False)
+    )
     page = Parsed(out.read_text())
     cards = [attrs for tag, attrs in page.tags if tag == "article"]
     assert [(int(c["data-layer"]), int(c["data-index"])) for c in cards] == list(
@@ -91,7 +94,9 @@ def test_entries_mark_the_patch_that_was_most_active(mistral_model, samples):
     """The box of each entry is that of the position; its crop is cut where the box says."""
     pictures = [s for s in samples if len(s.images) == 1]
     neurons = sets_of(mistral_model, "vision")["red"]
-    found = top_activations(mistral_model, pictures, neurons, k=4, progress=False)["vision"]
+    found = top_activations(
+        mistral_model, pictures, neurons, k=4, batching=Batching(progress=False)
+    )["vision"]
     maker = EntryMaker(mistral_model, "vision", "auto")
     named = {s.id: s for s in pictures}
     entries = maker.entries(found, named)
@@ -132,7 +137,13 @@ def test_text_is_marked_in_its_sentence(mistral_model):
     shape = mistral_model.module("language").shape
     neurons = NeuronSet([(0, i) for i in range(shape[1])], "language", shape)
     found = top_activations(
-        mistral_model, samples, neurons, k=30, distinct="position", group="text", progress=False
+        mistral_model,
+        samples,
+        neurons,
+        k=30,
+        distinct="position",
+        group="text",
+        batching=Batching(progress=False),
     )["language"]
     entries = EntryMaker(mistral_model, "language", "auto").entries(
         found, {s.id: s for s in samples}
@@ -195,7 +206,9 @@ def test_every_kind_of_position_is_told(name, module, wanted, tmp_path):
         samples = [
             Sample(f"v{i}", "w1", videos=(video(4, 24, 16, i),), domain="red") for i in range(3)
         ]
-    neuron_cards(model, samples, neurons, out, per_set=None, top_k=4, progress=False)
+    neuron_cards(
+        model, samples, neurons, out, per_set=None, top_k=4, batching=Batching(progress=False)
+    )
     said = re.findall(r'<span class="soft">([^<]*)</span></p>', out.read_text())
     assert any(re.search(wanted, one) for one in said), set(said)
 
@@ -207,7 +220,9 @@ def test_positions_without_places_are_counted(tmp_path):
     model = HookedMLLM(hf, tiny.processor(), GeneralAdapter(hf), "bridge")
     shape, out = model.module("language").shape, tmp_path / "cards.html"
     neurons = NeuronSet([(0, i) for i in range(0, shape[1], 3)], "language", shape)
-    neuron_cards(model, tiny.samples()[:4], neurons, out, per_set=None, progress=False)
+    neuron_cards(
+        model, tiny.samples()[:4], neurons, out, per_set=None, batching=Batching(progress=False)
+    )
     said = re.findall(r'<span class="soft">([^<]*)</span></p>', out.read_text())
     assert any(re.search(r"audio token \d+ of \d+", one) for one in said), set(said)
     assert "data-sound" not in out.read_text()
@@ -271,7 +286,9 @@ def test_bad_input_is_told(mistral_model, samples, tmp_path):
         neuron_cards(mistral_model, samples, {"a": vision, "b": language}, out)
     with pytest.raises(SampleError, match="no cards"):
         neuron_cards(mistral_model, samples, NeuronSet([], "language", shape), out)
-    found = top_activations(mistral_model, samples, language, progress=False)["language"]
+    found = top_activations(mistral_model, samples, language, batching=Batching(progress=False))[
+        "language"
+    ]
     with pytest.raises(SampleError, match="not among the samples"):
         card_page(mistral_model, samples[:1], replace(found), {"": language})
     assert not out.exists()

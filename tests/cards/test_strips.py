@@ -23,6 +23,7 @@ from mmlens.errors import SampleError
 from mmlens.model.places import places_of
 from mmlens.neurons import NeuronSet
 from mmlens.streaming.activations import activations_of
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.top import top_activations
 from mmlens.streaming.top_groups import TOKEN_GROUP, top_by_group
 from mmlens.tokens.text import prompt_tokens, spaced_texts
@@ -95,7 +96,7 @@ def test_activations_are_those_of_the_model_itself(model, samples):
 @pytest.mark.parametrize("module", ["language", "audio"])
 def test_the_curve_is_the_activation_over_the_seconds(model, samples, module):
     neurons = neurons_of(model, module)
-    found = top_activations(model, samples, neurons, k=5, progress=False)[module]
+    found = top_activations(model, samples, neurons, k=5, batching=Batching(progress=False))[module]
     named = {s.id: s for s in samples}
     maker = EntryMaker(model, module, "auto")
     entries = maker.entries(found, named)
@@ -142,7 +143,7 @@ def test_the_curve_of_a_video_is_the_largest_of_each_moment(seeing, module):
         Sample(f"v{i}", "w1 w2", videos=(video(6, 24, 16, i),), domain="red") for i in range(3)
     ]
     neurons = neurons_of(seeing, module)
-    found = top_activations(seeing, clips, neurons, k=3, progress=False)[module]
+    found = top_activations(seeing, clips, neurons, k=3, batching=Batching(progress=False))[module]
     maker = EntryMaker(seeing, module, "auto")
     entries = maker.entries(found, {s.id: s for s in clips})
     some = 0
@@ -172,7 +173,13 @@ def test_the_curve_of_a_video_is_the_largest_of_each_moment(seeing, module):
 def test_the_page_holds_every_sound_once_and_it_sounds_the_same(model, samples, tmp_path):
     out = tmp_path / "cards.html"
     neuron_cards(
-        model, samples, neurons_of(model, "audio", 13), out, per_set=None, top_k=4, progress=False
+        model,
+        samples,
+        neurons_of(model, "audio", 13),
+        out,
+        per_set=None,
+        top_k=4,
+        batching=Batching(progress=False),
     )
     text = out.read_text()
     uris = sounds_of(text)
@@ -210,7 +217,7 @@ def test_a_sound_is_still_the_sound_at_any_rate():
 def test_sounds_get_duller_until_the_page_is_small_enough(model, samples):
     heard = [replace(s, audios=s.audios[:1]) for s in samples if s.audios]
     neurons = neurons_of(model, "audio", 17)
-    found = top_activations(model, heard, neurons, k=4, progress=False)["audio"]
+    found = top_activations(model, heard, neurons, k=4, batching=Batching(progress=False))["audio"]
     page = card_page(model, heard, found, {"": neurons})
     rates = []
     for most in (20_000_000, 20_000):
@@ -295,7 +302,14 @@ def test_cards_of_modalities_show_their_own_positions(model, samples, tmp_path):
     groups = ("text", "special", "audio")
     out = tmp_path / "cards.html"
     found = neuron_cards(
-        model, samples, sets, out, groups=groups, top_k=3, progress=False, per_set=None
+        model,
+        samples,
+        sets,
+        out,
+        groups=groups,
+        top_k=3,
+        batching=Batching(progress=False),
+        per_set=None,
     )
     assert set(found.keys) == set(groups) and found.by == TOKEN_GROUP
     everything = {s.id: model.prepare(s) for s in samples}
@@ -334,7 +348,7 @@ def test_sets_of_modalities_do_not_hide_examples_by_domain(model, samples, tmp_p
     probabilities = torch.rand(*shape, 2, generator=torch.manual_seed(0))
     neuron_cards(
         model, samples, sets, out, probabilities=probabilities, keys=["text", "audio"],
-        top_k=2, progress=False,
+        top_k=2, batching=Batching(progress=False),
     )  # fmt: skip
     shown = re.findall(r'<div class="key(?: own)?">(\w+)</div>', out.read_text())
     assert shown == ["blue", "red"]
@@ -347,4 +361,10 @@ def test_bad_groups_are_told(model, samples):
     with pytest.raises(SampleError, match="No token groups"):
         top_by_group(model, samples, neurons_of(model, "language"), ())
     with pytest.raises(SampleError, match="no token group 'smell'"):
-        top_by_group(model, samples, neurons_of(model, "language"), ("smell",), progress=False)
+        top_by_group(
+            model,
+            samples,
+            neurons_of(model, "language"),
+            ("smell",),
+            batching=Batching(progress=False),
+        )

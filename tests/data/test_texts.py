@@ -11,6 +11,7 @@ import mmlens
 from mmlens.data.samples import Sample
 from mmlens.data.texts import chunked, load_texts
 from mmlens.errors import SampleError
+from mmlens.streaming.batching import Batching
 from tests.tiny import NAMES, family
 from tests.tiny import instructblip as blip
 from tests.tiny import llava_next as tiny
@@ -43,7 +44,7 @@ def test_every_family_reads_plain_text_from_left_to_right(name):
         before, after = (model(model.prepare(one, template="none"))[0] for one in (TEXTS[0], other))
     assert torch.equal(before[:-1], after[:-1])
     assert not torch.allclose(before[-1], after[-1])
-    statistics = mmlens.collect(model, TEXTS, template="none", progress=False)
+    statistics = mmlens.collect(model, TEXTS, batching=Batching(template="none", progress=False))
     assert int(statistics.modules["language"].tokens.sum()) == int(batch.groups.attention.sum())
 
 

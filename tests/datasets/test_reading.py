@@ -267,5 +267,7 @@ def test_from_the_files_to_batches_and_statistics(tmp_path, vision_model, sound_
             for kind in ("image", "video", "audio"):
                 has = kind in batch.groups.names and bool(batch.groups.mask(kind)[row].any())
                 assert has == bool(getattr(sample, f"{kind}s"))
-        stats = mmlens.collect(model, samples, by="domain", progress=False)
+        stats = mmlens.collect(
+            model, samples, by="domain", batching=mmlens.Batching(progress=False)
+        )
         assert set(stats.keys) == set(names)

@@ -1,7 +1,7 @@
 """What both experiments stand on: settings, data, start, analyses of any sets, last words."""
 
 import sys
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from mmlens.data.samples import Sample, take_per_value
 from mmlens.errors import MMLensError, RunFolderError, SampleError
 from mmlens.neurons import NeuronSet
 from mmlens.run.folder import Run
+from mmlens.streaming.batching import Batching
 from tests.helpers import benchmarks_on_disk as disk
 
 
@@ -109,12 +110,7 @@ def test_quick_leaves_what_was_asked_for():
 
 def test_options_are_those_of_the_configuration():
     config = configured(template="plain", token_budget=9, temperature=0.5, seed=4)
-    assert runner.batching(config) == {
-        "template": "plain",
-        "token_budget": 9,
-        "max_batch": 64,
-        "max_failures": 0.05,
-    }
+    assert runner.batching(config) == Batching("plain", 9, 64, 0.05)
     assert runner.generation(config) == {"max_new_tokens": 4, "temperature": 0.5, "seed": 4}
     assert "out" not in runner.settings(config)
 
@@ -301,7 +297,7 @@ def test_the_lens_counts_the_neurons_of_any_sets(study, sets):
 
 def test_statistics_are_collected_in_parts_that_add_up(study):
     run = Run.open(Path(study.run.folder).parent / "parts", {})
-    options = {"modules": ["language"], **study.options, "progress": False}
+    options = {"modules": ["language"], "batching": replace(study.batching, progress=False)}
     parts, whole = (
         runner.collect_statistics(
             one, study.model, study.train, in_parts=in_parts, seed=0, **options

@@ -13,6 +13,7 @@ from mmlens import hooks
 from mmlens.ablation.intervention import Intervention, at_the_end
 from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import HookError, SampleError, StatisticsError
+from mmlens.streaming.batching import Batching
 from tests.helpers.reference import close, zeroed_activations
 from tests.tiny import family
 
@@ -139,7 +140,9 @@ def test_set_to_a_number_and_to_a_value_per_neuron(place):
 def test_mean_and_minimum_of_statistics(place):
     model, module, acts = place
     batch, neurons = model.prepare(pictured(model)), drawn(model, module)
-    statistics = mmlens.collect(model, pictured(model), modules=(module,), progress=False)
+    statistics = mmlens.collect(
+        model, pictured(model), modules=(module,), batching=Batching(progress=False)
+    )
     one = statistics.modules[module]
     layer, index = neurons.pairs().T
     means = one.total.numpy().sum(0)[0] / one.tokens.numpy().sum()
@@ -425,7 +428,9 @@ def test_the_product_is_set_as_it_is(llava, samples):
 
 
 def test_statistics_of_the_product(llava, samples):
-    statistics = mmlens.collect(llava, samples, site="glu", max_batch=3, progress=False)
+    statistics = mmlens.collect(
+        llava, samples, site="glu", batching=Batching(max_batch=3, progress=False)
+    )
     assert statistics.site == "glu"
     positive, total, tokens = 0, 0.0, 0
     for sample in samples:
@@ -440,7 +445,7 @@ def test_statistics_of_the_product(llava, samples):
     assert int(one.tokens.sum()) == tokens
     assert np.abs(one.positive.sum(0)[0].numpy() - positive).sum() <= 3
     np.testing.assert_allclose(one.total.sum(0)[0].numpy(), total, rtol=1e-4, atol=1e-3)
-    act = mmlens.collect(llava, samples, progress=False)
+    act = mmlens.collect(llava, samples, batching=Batching(progress=False))
     with pytest.raises(StatisticsError, match="site"):
         act + statistics
     # the mean of the product is set at the product
@@ -452,7 +457,13 @@ def test_statistics_of_the_product(llava, samples):
 def test_without_an_up_branch_both_sites_are_the_same():
     model = spliced("llava_next", "bridge")
     act, glu = (
-        mmlens.collect(model, pictured(model), modules=("vision",), site=site, progress=False)
+        mmlens.collect(
+            model,
+            pictured(model),
+            modules=("vision",),
+            site=site,
+            batching=Batching(progress=False),
+        )
         for site in ("act", "glu")
     )
     for field, value in act.modules["vision"].tensors().items():
@@ -498,7 +509,9 @@ def test_keep_only_keeps_the_union_of_one_modules_sets():
 
 def test_interventions_are_their_hooks(llava, samples):
     batch, neurons = llava.prepare(samples), drawn(llava, "language")
-    statistics = mmlens.collect(llava, samples, groups=("prompt", "image"), progress=False)
+    statistics = mmlens.collect(
+        llava, samples, groups=("prompt", "image"), batching=Batching(progress=False)
+    )
     real, image = batch.groups.attention, batch.groups.mask("image")
     p = statistics.modules["language"].positive[:, 0].double().numpy()
     p = p / statistics.modules["language"].tokens[:, 0].numpy()[:, None, None]
@@ -541,7 +554,7 @@ def test_what_cannot_be_done_is_said(llava, samples):
         Intervention("resample").hooks(language, llava, batch)
     with pytest.raises(SampleError, match="needs statistics"):
         Intervention("mean").hooks(language, llava, batch)
-    statistics = mmlens.collect(llava, samples, site="glu", progress=False)
+    statistics = mmlens.collect(llava, samples, site="glu", batching=Batching(progress=False))
     with pytest.raises(SampleError, match="of site 'act'.*of 'glu'"):
         Intervention("mean").hooks(language, llava, batch, statistics)
     Intervention("mean", site="glu").hooks(language, llava, batch, statistics)

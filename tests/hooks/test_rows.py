@@ -11,6 +11,7 @@ from mmlens.ablation.intervention import Intervention
 from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import HookError
 from mmlens.hooks import on_rows
+from mmlens.streaming.batching import Batching
 from tests.helpers.reference import zeroed_columns
 from tests.tiny import family
 
@@ -39,7 +40,7 @@ def spliced(name, backbone):
 def statistics(name, backbone):
     model = spliced(name, backbone)
     samples = [s for s in family(name).samples() if s.images or s.videos or s.audios]
-    return mmlens.collect(model, samples, by="id", progress=False)
+    return mmlens.collect(model, samples, by="id", batching=Batching(progress=False))
 
 
 def drawn(model, seed, share=0.3):

@@ -11,8 +11,10 @@ import mmlens
 from mmlens import importance
 from mmlens.data.halves import split, sum_of
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, UnsupportedModelError
-from mmlens.importance.collect import How, ImportanceStream
+from mmlens.importance.collect import ChosenScores, ImportanceStream
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.collect import collect_parts
+from mmlens.streaming.distributed import Share
 from mmlens.streaming.plan import make_plan
 from tests.helpers.reference import activations
 from tests.tiny import NAMES, family
@@ -81,7 +83,11 @@ def test_streamed_scores_equal_the_reference_sample_by_sample(name, backbone, mo
     model, samples = spliced(name, backbone), family(name).samples()
     groups = ("text", "special", *model.adapter.modalities)
     got = importance.collect(
-        model, samples, by="id", attention_mode=mode, max_batch=len(samples), progress=False
+        model,
+        samples,
+        by="id",
+        attention_mode=mode,
+        batching=Batching(max_batch=len(samples), progress=False),
     )
     assert got.groups == groups
     everything = got.samples.sum(0)
@@ -99,7 +105,7 @@ def test_scores_equal_plain_hugging_face(mistral_model):
     """Attention and activations of the Hugging Face model itself, outside the exchange."""
     hf = mistral_model.hf
     sample = next(s for s in tiny.samples() if s.images)
-    got = importance.collect(mistral_model, [sample], by="id", progress=False)
+    got = importance.collect(mistral_model, [sample], by="id", batching=Batching(progress=False))
     batch = mistral_model.prepare(sample)
     before = hf.config._attn_implementation
     hf.set_attn_implementation("eager")
@@ -121,7 +127,9 @@ def test_scores_equal_plain_hugging_face(mistral_model):
 def test_scores_do_not_depend_on_batching_or_order(name):
     model, samples = spliced(name, "auto"), family(name).samples()
     one, other = (
-        importance.collect(model, chosen, by="id", max_batch=size, progress=False)
+        importance.collect(
+            model, chosen, by="id", batching=Batching(max_batch=size, progress=False)
+        )
         for chosen, size in ((samples, len(samples)), (samples[::-1], 1))
     )
     assert torch.equal(one.samples, other.samples)
@@ -136,9 +144,11 @@ def test_groups_may_overlap_and_scores_may_be_few(mistral_model, samples):
         samples,
         groups=("prompt", "special_text", "text"),
         scores=("max", "mean"),
-        progress=False,
+        batching=Batching(progress=False),
     )
-    full = importance.collect(mistral_model, samples, groups=("text", "prompt"), progress=False)
+    full = importance.collect(
+        mistral_model, samples, groups=("text", "prompt"), batching=Batching(progress=False)
+    )
     assert few.attention_mode is None and full.attention_mode == "causal"
     assert torch.equal(few.sums[:, 0, 2], full.sums[:, 2, 0])
     assert torch.allclose(few.sums[:, 1, 0], full.sums[:, 1, 1], atol=1e-5)
@@ -146,40 +156,53 @@ def test_groups_may_overlap_and_scores_may_be_few(mistral_model, samples):
 
 def test_a_killed_collection_goes_on_and_ends_with_the_same_bits(mistral_model, samples, tmp_path):
     plan = make_plan(
-        mistral_model, samples, ("language",), ("text", "image"), "domain", "auto", 4096, 2
+        mistral_model,
+        samples,
+        ("language",),
+        ("text", "image"),
+        "domain",
+        batching=Batching(max_batch=2),
     )
-    how = How(importance.SCORES, "causal")
+    chosen = ChosenScores(importance.SCORES, "causal")
 
     def stream(path):
-        return ImportanceStream(mistral_model, plan, how, path, 0.05)
+        return ImportanceStream(mistral_model, plan, chosen, Batching(progress=False), path)
 
-    whole = stream(None).run(every=1e9, progress=False, description="")
+    whole = stream(None).run("")
     assert len(plan.batches) > 2
     cut = stream(tmp_path / "i.safetensors")
-    with torch.no_grad(), cut.listening():
-        for number, (_, batch, reasons) in enumerate(cut.batches()):
-            cut.step(batch, reasons)
-            if number == 1:
-                break
+    with torch.no_grad(), cut.recording():
+        for positions in plan.batches[:2]:
+            cut.step(mistral_model.prepare([plan.samples[i] for i in positions]))
     cut.save()
     again = stream(tmp_path / "i.safetensors")
     assert again.done == 2
-    rest = again.run(every=1e9, progress=False, description="")
+    rest = again.run("")
     assert torch.equal(rest.sums, whole.sums) and torch.equal(rest.samples, whole.samples)
     with pytest.raises(RunFolderError, match="other settings"):
         ImportanceStream(
-            mistral_model, plan, How(importance.SCORES, "paper"), tmp_path / "i.safetensors", 0.05
+            mistral_model,
+            plan,
+            ChosenScores(importance.SCORES, "paper"),
+            Batching(),
+            tmp_path / "i.safetensors",
         )
 
 
 def test_shares_of_ranks_merge_to_the_whole(mistral_model, samples, monkeypatch):
     """Each process's part, without a launcher: rank r takes every n-th sample."""
-    whole = importance.collect(mistral_model, samples, max_batch=1, progress=False)
+    whole = importance.collect(
+        mistral_model, samples, batching=Batching(max_batch=1, progress=False)
+    )
     parts = []
     for rank in range(2):
-        monkeypatch.setattr("mmlens.importance.collect.rank_and_world", lambda rank=rank: (rank, 2))
-        monkeypatch.setattr("mmlens.importance.collect.all_merged", lambda found, _: found)
-        parts.append(importance.collect(mistral_model, samples, max_batch=1, progress=False))
+        monkeypatch.setattr(Share, "of_launcher", classmethod(lambda cls, rank=rank: cls(rank, 2)))
+        monkeypatch.setattr(Share, "merged", lambda self, part: part)
+        parts.append(
+            importance.collect(
+                mistral_model, samples, batching=Batching(max_batch=1, progress=False)
+            )
+        )
     merged = parts[0] + parts[1]
     assert torch.equal(merged.samples, whole.samples)
     assert torch.allclose(merged.sums, whole.sums, rtol=0, atol=1e-9)
@@ -189,9 +212,12 @@ def test_parts_that_double_add_up_to_the_whole(mistral_model, samples):
     keyed = [replace(s, domain=f"d{i % 2}") for i, s in enumerate(samples)]
     halves = split(keyed, levels=2)
     parts = collect_parts(
-        mistral_model, halves, collector=importance.collect, progress=False, max_batch=1
+        mistral_model,
+        halves,
+        collector=importance.collect,
+        batching=Batching(max_batch=1, progress=False),
     )
-    whole = importance.collect(mistral_model, keyed, max_batch=1, progress=False)
+    whole = importance.collect(mistral_model, keyed, batching=Batching(max_batch=1, progress=False))
     merged = sum_of(parts)
     assert torch.equal(merged.samples, whole.samples)
     assert torch.allclose(merged.sums, whole.sums, atol=1e-9)
@@ -215,11 +241,13 @@ def test_nothing_of_size_tokens_by_tokens_is_kept(mistral_model, samples, monkey
     monkeypatch.setattr(attention, "_mean_over_heads", watched)
     monkeypatch.setattr(attention, "_BLOCK", {"cpu": 500})
     sample = max(samples, key=lambda s: len(s.images))
-    small = importance.collect(mistral_model, [sample], progress=False)
+    small = importance.collect(mistral_model, [sample], batching=Batching(progress=False))
     assert max(shapes) <= 500 and len(shapes) > 3 * mistral_model.cfg.n_layers
     monkeypatch.setattr(attention, "_BLOCK", {"cpu": 1 << 22})
     assert torch.allclose(
-        small.sums, importance.collect(mistral_model, [sample], progress=False).sums, atol=1e-4
+        small.sums,
+        importance.collect(mistral_model, [sample], batching=Batching(progress=False)).sums,
+        atol=1e-4,
     )
 
 
@@ -227,22 +255,28 @@ def test_bad_input_is_refused_in_a_sentence(mistral_model, samples):
     with pytest.raises(SampleError, match="no samples"):
         importance.collect(mistral_model, [])
     with pytest.raises(SampleError, match="There is no token group 'smell'"):
-        importance.collect(mistral_model, samples, groups=("smell",), progress=False)
+        importance.collect(
+            mistral_model, samples, groups=("smell",), batching=Batching(progress=False)
+        )
     with pytest.raises(SampleError, match="some of prob"):
         importance.collect(mistral_model, samples, scores=("median",))
     for groups, said in (((), "none"), (("text", "text"), "text, text")):
         with pytest.raises(SampleError, match=f"at least one, each once; given: {said}"):
-            importance.collect(mistral_model, samples, groups=groups, progress=False)
+            importance.collect(
+                mistral_model, samples, groups=groups, batching=Batching(progress=False)
+            )
 
 
 def test_a_sample_without_any_of_the_groups_counts_for_none(mistral_model, samples):
     """Alone, where nothing at all is to be reduced, and beside others."""
     without = [sample for sample in samples if not sample.images]
     assert without and len(without) < len(samples)
-    options = {"groups": ("image",), "progress": False}
+    options = {"groups": ("image",)}
     none = importance.collect(mistral_model, without, **options)
     assert not none.samples.any() and not none.sums.any() and none.present() == ()
-    both = importance.collect(mistral_model, samples, max_batch=len(samples), **options)
+    both = importance.collect(
+        mistral_model, samples, batching=Batching(max_batch=len(samples)), **options
+    )
     pictured = [sample for sample in samples if sample.images]
     alone = importance.collect(mistral_model, pictured, **options)
     assert int(both.samples.sum()) == len(pictured)
@@ -258,15 +292,20 @@ def test_a_layer_without_attention_is_named(monkeypatch, mistral_model, samples)
     with pytest.raises(
         UnsupportedModelError, match=r"layer 1.*prob, mean and max need no attention"
     ):
-        importance.collect(mistral_model, samples, progress=False)
+        importance.collect(mistral_model, samples, batching=Batching(progress=False))
     without = importance.collect(
-        mistral_model, samples[:1], scores=("prob", "mean", "max"), progress=False
+        mistral_model,
+        samples[:1],
+        scores=("prob", "mean", "max"),
+        batching=Batching(progress=False),
     )
     assert without.sums.any()
 
 
 def test_scores_of_another_model_are_refused(mistral_model, samples):
-    found = importance.collect(mistral_model, samples[:1], scores=("mean",), progress=False)
+    found = importance.collect(
+        mistral_model, samples[:1], scores=("mean",), batching=Batching(progress=False)
+    )
     found.check_model(mistral_model.weight_hash)
     with pytest.raises(StatisticsError, match="another model"):
         found.check_model("else")

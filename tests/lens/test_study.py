@@ -9,6 +9,7 @@ import pytest
 import mmlens
 from mmlens.errors import SampleError
 from mmlens.lens.study import study_lens
+from mmlens.streaming.batching import Batching
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,9 @@ def samples():
 
 @pytest.fixture(scope="module")
 def study(demo, samples):
-    return study_lens(demo, samples, groups=("image", "text", "last"), progress=False)
+    return study_lens(
+        demo, samples, groups=("image", "text", "last"), batching=Batching(progress=False)
+    )
 
 
 def test_rows_are_means_of_single_samples(demo, samples, study):
@@ -62,7 +65,7 @@ def test_curves(study):
 
 
 def test_batches_and_order_do_not_matter(demo, samples, study):
-    other = study_lens(demo, samples[::-1], max_batch=1, progress=False)
+    other = study_lens(demo, samples[::-1], batching=Batching(max_batch=1, progress=False))
     keys = ["id", "group", "layer"]
     a, b = (one.frame.sort_values(keys).reset_index(drop=True) for one in (study, other))
     pd.testing.assert_frame_equal(a, b, rtol=1e-3, atol=1e-4)
@@ -70,10 +73,10 @@ def test_batches_and_order_do_not_matter(demo, samples, study):
 
 def test_goes_on_where_it_stopped(demo, samples, study, tmp_path):
     path = tmp_path / "lens.jsonl"
-    study_lens(demo, samples[:2], rows=path, progress=False)
+    study_lens(demo, samples[:2], rows=path, batching=Batching(progress=False))
     assert len(path.read_text().splitlines()) == 2
-    whole = study_lens(demo, samples, rows=path, progress=False)
-    again = study_lens(demo, samples, rows=path, progress=False)
+    whole = study_lens(demo, samples, rows=path, batching=Batching(progress=False))
+    again = study_lens(demo, samples, rows=path, batching=Batching(progress=False))
     assert again.tokens == 0 < whole.tokens
     pd.testing.assert_frame_equal(whole.frame, again.frame)
     pd.testing.assert_frame_equal(whole.frame, study.frame, rtol=1e-3, atol=1e-4)
@@ -82,7 +85,7 @@ def test_goes_on_where_it_stopped(demo, samples, study, tmp_path):
 
 def test_a_group_that_does_not_occur_and_answers_that_are_not_there(demo, samples):
     bare = [mmlens.Sample(s.id, s.text, images=s.images, domain=s.domain) for s in samples[:2]]
-    found = study_lens(demo, bare, groups=("video", "last"), progress=False)
+    found = study_lens(demo, bare, groups=("video", "last"), batching=Batching(progress=False))
     assert found.frame[found.frame.group == "video"].entropy.isna().all()
     assert found.frame.answer_p.isna().all()
     assert found.frame[found.frame.group == "last"].entropy.notna().all()
@@ -91,11 +94,13 @@ def test_a_group_that_does_not_occur_and_answers_that_are_not_there(demo, sample
 def test_an_unreadable_picture_is_left_out(demo, samples, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     broken = mmlens.Sample("broken", "what?", images=(str(tmp_path / "broken.png"),), domain="x")
-    found = study_lens(demo, [*samples, broken], max_failures=0.5, progress=False)
+    found = study_lens(
+        demo, [*samples, broken], batching=Batching(max_failures=0.5, progress=False)
+    )
     assert list(found.skipped) == ["broken"]
     assert set(found.frame.id) == {s.id for s in samples}
 
 
 def test_a_sample_without_a_key_is_refused(demo, samples):
     with pytest.raises(SampleError, match="no value for field 'language'"):
-        study_lens(demo, samples, by="language", progress=False)
+        study_lens(demo, samples, by="language", batching=Batching(progress=False))

@@ -17,6 +17,7 @@ from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, StatisticsError, TooManyFailuresError
 from mmlens.selection.stability import stability
 from mmlens.statistics.neuron_statistics import ModuleStatistics, NeuronStatistics
+from mmlens.streaming.batching import Batching
 from mmlens.streaming.collect import collect_parts
 
 DOMAINS = ("red", "blue")
@@ -164,9 +165,15 @@ def test_a_part_without_tokens_of_a_domain_is_refused():
 def test_the_parts_add_up_to_one_collection(mistral_model, samples, tmp_path, monkeypatch):
     halves = split(samples, levels=2)
     parts = collect_parts(
-        mistral_model, halves, tmp_path, groups=("prompt", "image"), progress=False
+        mistral_model,
+        halves,
+        tmp_path,
+        groups=("prompt", "image"),
+        batching=Batching(progress=False),
     )
-    whole = mmlens.collect(mistral_model, samples, groups=("prompt", "image"), progress=False)
+    whole = mmlens.collect(
+        mistral_model, samples, groups=("prompt", "image"), batching=Batching(progress=False)
+    )
     total = sum_of(parts)
     assert torch.equal(total.samples, whole.samples)
     ours, theirs = total.modules["language"], whole.modules["language"]
@@ -177,7 +184,11 @@ def test_the_parts_add_up_to_one_collection(mistral_model, samples, tmp_path, mo
     assert len(table) == 3 * len(parts[0]) * 3
     monkeypatch.setattr(type(mistral_model), "forward", lambda *a, **k: pytest.fail("ran again"))
     again = collect_parts(
-        mistral_model, halves, tmp_path, groups=("prompt", "image"), progress=False
+        mistral_model,
+        halves,
+        tmp_path,
+        groups=("prompt", "image"),
+        batching=Batching(progress=False),
     )
     assert torch.equal(sum_of(again).modules["language"].positive, ours.positive)
 
@@ -185,10 +196,12 @@ def test_the_parts_add_up_to_one_collection(mistral_model, samples, tmp_path, mo
 def test_the_cap_on_unreadable_samples_is_on_all_of_them(mistral_model, samples, tmp_path):
     broken = Sample("gone", "what ?", (str(tmp_path / "nowhere.png"),), domain="red")
     halves = split([*samples, broken], levels=2)
-    parts = collect_parts(mistral_model, halves, max_failures=0.1, progress=False)
+    parts = collect_parts(
+        mistral_model, halves, batching=Batching(max_failures=0.1, progress=False)
+    )
     assert set(sum_of(parts).skipped) == {"gone"}
     with pytest.raises(TooManyFailuresError, match="1 of 11"):
-        collect_parts(mistral_model, halves, max_failures=0.05, progress=False)
+        collect_parts(mistral_model, halves, batching=Batching(max_failures=0.05, progress=False))
 
 
 # Its figure

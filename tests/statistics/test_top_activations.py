@@ -17,6 +17,8 @@ from mmlens.errors import SampleError, StatisticsError
 from mmlens.lens.promoted import gain_of, promoted, promoted_tokens
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import TopActivations, bin_edges, histogram, largest
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.distributed import Share
 from mmlens.streaming.top import top_activations
 from tests.tiny import llava_next as tiny
 from tests.tiny.common import picture
@@ -65,10 +67,20 @@ def test_equal_to_a_search_through_everything(mistral_model, samples, module, di
     model, k = mistral_model, 3
     neurons = some_neurons(model, module)
     alone = top_activations(
-        model, samples, neurons, k=k, distinct=distinct, max_batch=1, progress=False
+        model,
+        samples,
+        neurons,
+        k=k,
+        distinct=distinct,
+        batching=Batching(max_batch=1, progress=False),
     )[module]
     together = top_activations(
-        model, samples, neurons, k=k, distinct=distinct, token_budget=200, progress=False
+        model,
+        samples,
+        neurons,
+        k=k,
+        distinct=distinct,
+        batching=Batching(token_budget=200, progress=False),
     )[module]
     assert alone.keys == ("blue", "red")
     pairs = neurons.pairs().tolist()
@@ -95,7 +107,9 @@ def test_order_of_samples_changes_nothing(mistral_model, samples):
     shuffled = list(samples)
     random.Random(1).shuffle(shuffled)
     one, other = (
-        top_activations(mistral_model, s, neurons, k=4, max_batch=1, progress=False)
+        top_activations(
+            mistral_model, s, neurons, k=4, batching=Batching(max_batch=1, progress=False)
+        )
         for s in (samples, shuffled)
     )
     assert set(one) == set(MODULES)
@@ -113,7 +127,7 @@ def same(a: TopActivations, b: TopActivations):
 def test_parts_add_up_to_the_whole(mistral_model, samples):
     neurons = some_neurons(mistral_model, "vision")
     pictures = [s for s in samples if s.images]
-    settings = {"k": 3, "max_batch": 1, "progress": False}
+    settings = {"k": 3, "batching": Batching(max_batch=1, progress=False)}
     whole = top_activations(mistral_model, pictures, neurons, **settings)["vision"]
     parts = [
         top_activations(mistral_model, part, neurons, **settings)["vision"]
@@ -125,8 +139,10 @@ def test_parts_add_up_to_the_whole(mistral_model, samples):
 
 def test_probabilities_are_those_of_collect(mistral_model, samples):
     neurons = [some_neurons(mistral_model, module, 1) for module in MODULES]
-    statistics = mmlens.collect(mistral_model, samples, modules=MODULES, progress=False)
-    found = top_activations(mistral_model, samples, neurons, k=1, progress=False)
+    statistics = mmlens.collect(
+        mistral_model, samples, modules=MODULES, batching=Batching(progress=False)
+    )
+    found = top_activations(mistral_model, samples, neurons, k=1, batching=Batching(progress=False))
     for module in MODULES:
         one = found[module]
         counts, tokens = statistics.counts(module)
@@ -140,7 +156,13 @@ def test_probabilities_are_those_of_collect(mistral_model, samples):
 def test_a_token_group_counts_alone_and_keeps_prompt_positions(mistral_model, samples):
     neurons = some_neurons(mistral_model, "language", 20)
     found = top_activations(
-        mistral_model, samples, neurons, k=50, group="text", distinct="position", progress=False
+        mistral_model,
+        samples,
+        neurons,
+        k=50,
+        group="text",
+        distinct="position",
+        batching=Batching(progress=False),
     )["language"]
     for sample in samples:
         batch = mistral_model.prepare(sample)
@@ -158,7 +180,7 @@ def test_a_picture_asked_about_twice_is_shown_once(mistral_model):
         for i in range(3)
     ]
     neurons = [some_neurons(mistral_model, m, 20) for m in ("vision", "language")]
-    found = top_activations(mistral_model, asked, neurons, k=4, progress=False)
+    found = top_activations(mistral_model, asked, neurons, k=4, batching=Batching(progress=False))
     for one in found.values():
         kept = (one.samples >= 0).sum(-1)
         assert (kept == 2).all()
@@ -167,7 +189,9 @@ def test_a_picture_asked_about_twice_is_shown_once(mistral_model):
     # The tower does not read the question: equal activations, of which the first id's is kept.
     vision = found["vision"]
     assert {name for name in vision.ids} == {"a0", "b0"}
-    every = top_activations(mistral_model, asked, neurons, k=4, distinct="sample", progress=False)
+    every = top_activations(
+        mistral_model, asked, neurons, k=4, distinct="sample", batching=Batching(progress=False)
+    )
     assert ((every["vision"].samples >= 0).sum(-1) == 4).all()
 
 
@@ -195,7 +219,11 @@ def test_same_media_are_told_by_content_or_path(tmp_path):
 
 def test_save_and_load(mistral_model, samples, tmp_path):
     found = top_activations(
-        mistral_model, samples, some_neurons(mistral_model, "vision"), k=2, progress=False
+        mistral_model,
+        samples,
+        some_neurons(mistral_model, "vision"),
+        k=2,
+        batching=Batching(progress=False),
     )["vision"]
     path = tmp_path / "top.safetensors"
     found.save(path)
@@ -212,7 +240,7 @@ def test_save_and_load(mistral_model, samples, tmp_path):
 
 def test_bad_input_is_told(mistral_model, samples):
     neurons = some_neurons(mistral_model, "language")
-    run = {"progress": False}
+    run = {"batching": Batching(progress=False)}
     with pytest.raises(SampleError, match="at least 1"):
         top_activations(mistral_model, samples, neurons, k=0, **run)
     with pytest.raises(SampleError, match="empty"):
@@ -364,12 +392,13 @@ def test_both_backbones_promote_the_same():
 
 def test_shares_of_processes_merge_into_the_whole(mistral_model, samples, monkeypatch):
     neurons = some_neurons(mistral_model, "language", 9)
-    settings = {"k": 3, "max_batch": 1, "progress": False}
+    settings = {"k": 3, "batching": Batching(max_batch=1, progress=False)}
     whole = top_activations(mistral_model, samples, neurons, **settings)["language"]
     parts = []
-    monkeypatch.setattr("mmlens.streaming.top.all_merged", lambda one, world: one)
+    monkeypatch.setattr(Share, "merged", lambda self, part: part)
     for rank in range(2):
-        monkeypatch.setattr("mmlens.streaming.top.rank_and_world", lambda rank=rank: (rank, 2))
+        launched = classmethod(lambda cls, rank=rank: cls(rank, 2))
+        monkeypatch.setattr(Share, "of_launcher", launched)
         parts.append(top_activations(mistral_model, samples, neurons, **settings)["language"])
     assert all(0 < int(part.tokens.sum()) < int(whole.tokens.sum()) for part in parts)
     same(parts[0] + parts[1], whole)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlens.errors import SampleError
-from mmlens.streaming.batching import plan_batches, prefetched
+from mmlens.streaming.batching import Batching, plan_batches, prefetched
 
 some_lengths = st.lists(st.integers(0, 50), max_size=60)
 
@@ -44,6 +44,19 @@ def test_by_hand():
 def test_a_budget_below_one(budget, most):
     with pytest.raises(SampleError, match=f"at least 1; {budget} and {most} given"):
         plan_batches([1], budget, most)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"token_budget": 0}, "token_budget and max_batch"),
+        ({"max_batch": 0}, "token_budget and max_batch"),
+        ({"max_failures": 1.5}, "from 0 to 1"),
+    ],
+)
+def test_options_of_a_pass_that_cannot_be(options, match):
+    with pytest.raises(SampleError, match=match):
+        Batching(**options)
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(0, 5))

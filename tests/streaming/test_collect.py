@@ -16,6 +16,7 @@ import torch
 import mmlens
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, TooManyFailuresError
 from mmlens.hooks import count
+from mmlens.streaming.batching import Batching
 from tests.helpers.reference import activations
 from tests.tiny import llava_next as tiny
 
@@ -55,7 +56,9 @@ def brute_force(model, samples, key):
 
 
 def test_counts_equal_brute_force_on_hugging_face(tiny_model, samples):
-    statistics = mmlens.collect(tiny_model, samples, groups=GROUPS, token_budget=90)
+    statistics = mmlens.collect(
+        tiny_model, samples, groups=GROUPS, batching=Batching(token_budget=90)
+    )
     one = statistics.modules["language"]
     flips = 0
     for (domain, group), values in brute_force(tiny_model, samples, "domain").items():
@@ -102,7 +105,11 @@ def test_equal_to_brute_force_given_the_same_activations(tiny_model, samples):
 def test_any_batching_gives_the_same(tiny_model, samples, options):
     base = mmlens.collect(tiny_model, with_pictures(samples), modules=MODULES, groups=GROUPS)
     other = mmlens.collect(
-        tiny_model, with_pictures(samples), modules=MODULES, groups=GROUPS, **options
+        tiny_model,
+        with_pictures(samples),
+        modules=MODULES,
+        groups=GROUPS,
+        batching=Batching(**options),
     )
     equal(base, other, exact=("positive", "tokens"), tolerance=1e-5)
 
@@ -142,7 +149,9 @@ def test_towers_count_real_positions_of_their_pictures(mistral_model, samples):
 
 def test_text_alone_reaches_no_tower(mistral_model, samples):
     """Samples without a picture count in the language module, and in no other."""
-    everything = mmlens.collect(mistral_model, samples, modules=MODULES, token_budget=1)
+    everything = mmlens.collect(
+        mistral_model, samples, modules=MODULES, batching=Batching(token_budget=1)
+    )
     pictured = mmlens.collect(mistral_model, with_pictures(samples), modules=MODULES)
     for module in ("vision", "projector"):
         one, other = everything.modules[module], pictured.modules[module]
@@ -171,17 +180,17 @@ import sys, time
 sys.path.insert(0, {root!r})
 from tests.tiny import llava_next as tiny
 import torch, mmlens
-import mmlens.collection as module
+import mmlens.streaming.collect as module
 torch.set_num_threads(1)
 model = mmlens.splice(tiny.model("mistral"), tiny.processor())
 samples = tiny.samples()
 slow = module.Collection.step
-def step(self, batch, reasons):
+def step(self, batch):
     time.sleep({pause})
-    slow(self, batch, reasons)
+    slow(self, batch)
 module.Collection.step = step
-mmlens.collect(model, samples, groups=("prompt", "image"), token_budget=1,
-               checkpoint=sys.argv[1], checkpoint_every=0.0, progress=False)
+mmlens.collect(model, samples, groups=("prompt", "image"), checkpoint=sys.argv[1], checkpoint_every=0.0,
+               batching=mmlens.Batching(token_budget=1, progress=False))
 print("done")
 """
 
@@ -227,7 +236,7 @@ def test_a_checkpoint_of_other_settings_is_refused(mistral_model, samples, tmp_p
     for changed in (
         {"groups": ("image",)},
         {"by": "id"},
-        {"token_budget": 1},
+        {"batching": Batching(token_budget=1)},
     ):
         with pytest.raises(RunFolderError, match="other settings"):
             mmlens.collect(mistral_model, samples, checkpoint=path, **changed)
@@ -253,7 +262,7 @@ from tests.tiny import llava_next as tiny
 import torch, mmlens
 torch.set_num_threads(1)
 model = mmlens.splice(tiny.model("mistral"), tiny.processor())
-statistics = mmlens.collect(model, tiny.samples(), groups=("prompt", "image"), progress=False)
+statistics = mmlens.collect(model, tiny.samples(), groups=("prompt", "image"), batching=mmlens.Batching(progress=False))
 import os
 statistics.save(sys.argv[1] + os.environ["RANK"] + ".safetensors")
 """
@@ -290,13 +299,15 @@ def test_unreadable_pictures_are_skipped_with_their_reason(mistral_model, sample
         replace(samples[0], id="cut", images=(str(truncated),)),
         replace(samples[1], id="gone", images=(str(tmp_path / "nowhere.png"),)),
     ]
-    statistics = mmlens.collect(mistral_model, [*samples, *bad], max_failures=0.2)
+    statistics = mmlens.collect(
+        mistral_model, [*samples, *bad], batching=Batching(max_failures=0.2)
+    )
     assert set(statistics.skipped) == {"cut", "gone"}
     assert "truncated" in statistics.skipped["cut"]
     assert "does not exist" in statistics.skipped["gone"]
     equal(statistics, mmlens.collect(mistral_model, samples), ("positive", "tokens"), 1e-5)
     with pytest.raises(TooManyFailuresError, match="2 of 12"):
-        mmlens.collect(mistral_model, [*samples, *bad], max_failures=0.1)
+        mmlens.collect(mistral_model, [*samples, *bad], batching=Batching(max_failures=0.1))
 
 
 @pytest.mark.parametrize(
@@ -305,13 +316,16 @@ def test_unreadable_pictures_are_skipped_with_their_reason(mistral_model, sample
         ({"modules": ("qformer",)}, "qformer.*language, vision, projector"),
         ({"groups": ("sound",)}, "sound"),
         ({"by": "colour"}, "colour"),
-        ({"template": "haiku"}, "haiku"),
-        ({"token_budget": 0}, "token_budget"),
     ],
 )
 def test_bad_arguments_are_one_clear_sentence(mistral_model, samples, options, match):
     with pytest.raises(SampleError, match=match):
         mmlens.collect(mistral_model, samples, **options)
+
+
+def test_an_unknown_template(mistral_model, samples):
+    with pytest.raises(SampleError, match="haiku"):
+        mistral_model.preparer.lengths(samples, "haiku")
 
 
 def test_other_media_and_missing_pictures(mistral_model, samples):

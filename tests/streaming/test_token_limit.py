@@ -7,6 +7,8 @@ import torch
 
 import mmlens
 from mmlens.errors import RunFolderError, SampleError
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.distributed import Share
 from mmlens.streaming.plan import make_plan
 from mmlens.streaming.token_limit import within
 
@@ -75,7 +77,7 @@ def test_totals_are_in_the_statistics(mistral_model, samples, sizes):
     pictured = [s for s in samples if s.images]
     kept = within(mistral_model, pictured, limits)
     assert 0 < len(kept) < len(pictured)
-    options = {"modules": ("language", "vision"), "progress": False}
+    options = {"modules": ("language", "vision")}
     statistics = mmlens.collect(mistral_model, pictured, stop_after=limits, **options)
     for module in ("language", "vision"):
         totals = dict.fromkeys(statistics.keys, 0)
@@ -87,7 +89,9 @@ def test_totals_are_in_the_statistics(mistral_model, samples, sizes):
     assert int(statistics.samples.sum()) == len(kept)
     # the same as giving those samples, bit for bit; and another batching counts the same
     alone = mmlens.collect(mistral_model, kept, **options)
-    small = mmlens.collect(mistral_model, pictured, stop_after=limits, max_batch=1, **options)
+    small = mmlens.collect(
+        mistral_model, pictured, stop_after=limits, batching=Batching(max_batch=1), **options
+    )
     for module, one in statistics.modules.items():
         for field, value in one.tensors().items():
             assert torch.equal(value, alone.modules[module].tensors()[field])
@@ -96,11 +100,11 @@ def test_totals_are_in_the_statistics(mistral_model, samples, sizes):
 
 
 def test_processes_share_the_same_samples(mistral_model, samples):
-    shared = (("language",), ("prompt",), "domain", "auto", 4096, 64)
+    shared = (("language",), ("prompt",), "domain")
     limits = {"language": 40}
     whole = make_plan(mistral_model, samples, *shared, stop_after=limits)
     parts = [
-        make_plan(mistral_model, samples, *shared, rank=rank, world=3, stop_after=limits)
+        make_plan(mistral_model, samples, *shared, share=Share(rank, 3), stop_after=limits)
         for rank in range(3)
     ]
     ids = sorted(s.id for part in parts for s in part.samples)
@@ -110,16 +114,16 @@ def test_processes_share_the_same_samples(mistral_model, samples):
 
 
 def test_interrupted_it_ends_with_the_same_bits(mistral_model, samples, tmp_path, monkeypatch):
-    options = {"stop_after": {"language": 60}, "max_batch": 2, "progress": False}
+    options = {"stop_after": {"language": 60}, "batching": Batching(max_batch=2, progress=False)}
     whole = mmlens.collect(mistral_model, samples, **options)
     path = tmp_path / "part.safetensors"
     step = mmlens.streaming.collect.Collection.step
     done = []
 
-    def failing(self, batch, reasons):
+    def failing(self, batch):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(step(self, batch, reasons))
+        done.append(step(self, batch))
 
     monkeypatch.setattr(mmlens.streaming.collect.Collection, "step", failing)
     with pytest.raises(KeyboardInterrupt):
@@ -146,8 +150,7 @@ def test_unreadable_samples_are_reported_and_count_nothing(mistral_model, sample
         mistral_model,
         [bad, *pictured],
         stop_after={"vision": 1},
-        max_failures=0.5,
-        progress=False,
+        batching=Batching(max_failures=0.5, progress=False),
     )
     assert set(out.skipped) == {"bad"}
     assert int(out.samples.sum()) == len(domains)
@@ -161,6 +164,8 @@ def test_bad_limits(mistral_model, samples):
 
 
 def test_the_tokens_are_those_that_collect_counts(mistral_model, samples, sizes):
-    statistics = mmlens.collect(mistral_model, samples, groups=("prompt", "image"), progress=False)
+    statistics = mmlens.collect(
+        mistral_model, samples, groups=("prompt", "image"), batching=Batching(progress=False)
+    )
     total = [sum(one[name] for one in sizes.values()) for name in ("language", "image")]
     assert statistics.modules["language"].tokens.sum(0).tolist() == total
