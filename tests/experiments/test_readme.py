@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,3 +27,10 @@ def test_files_and_targets_it_names_exist():
     for module in re.findall(r"python -m ([\w.]+)", README):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_what_it_says_is_computed_somewhere_is_there():
+    named = set(re.findall(r"`(mmlens(?:\.\w+)+)`", README))
+    assert len(named) > 10
+    for name in named:
+        assert resolve_name(name), name
