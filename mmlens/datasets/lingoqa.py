@@ -47,39 +47,16 @@ def rows(source: Any, split: str, *, frames: str = "joined", references: str = "
         SampleError: a file or column is missing.
     """
     data, pictures_of, where = _frame(source, split)
-    grouped: dict[tuple[str, str, str], list[int]] = {}
-    for number, key in enumerate(
-        zip(
-            data["question_id"].astype(str),
-            data["segment_id"].astype(str),
-            data["question"].astype(str),
-            strict=True,
-        )
-    ):
-        grouped.setdefault(key, []).append(number)
-    # The id of a question was made for its segment; where it was not, both together are one.
-    names = [question_id for question_id, _, _ in grouped]
-    if len(set(names)) != len(names):
-        names = [f"{question_id}-{segment}" for question_id, segment, _ in grouped]
-    names = unique_ids(names, where)
-    if references == "together":
-        ids, members = names, list(grouped.values())
-    else:
-        split_up = sorted(
-            (number, f"{name}-{i}")
-            for name, numbers in zip(names, grouped.values(), strict=True)
-            for i, number in enumerate(numbers, start=1)
-        )
-        ids, members = [name for _, name in split_up], [[number] for number, _ in split_up]
+    members = _members(data, references == "apart", where)
+    ids = list(members)
 
     def build(i: int) -> Row:
-        first = members[i][0]
-        record = data.iloc[first]
-        found = pictures_of(first)
+        numbers = members[ids[i]]
+        record, found = data.iloc[numbers[0]], pictures_of(numbers[0])
         return Row(
             question=str(record["question"]),
             images=(SideBySide(found),) if frames == "joined" else found,
-            answers=tuple(str(data["answer"].iloc[number]) for number in members[i]),
+            answers=tuple(str(data["answer"].iloc[number]) for number in numbers),
             fields={
                 "source": str(record["segment_id"]),
                 "question_id": str(record["question_id"]),
@@ -90,7 +67,28 @@ def rows(source: Any, split: str, *, frames: str = "joined", references: str = "
     shared = data["segment_id"].astype(str)
     if "images" in data.columns:  # the names of the frames are sure, those of segments nearly
         shared = data["folder"] + "/" + data["images"].map(",".join)
-    return Rows(ids, [str(shared.iloc[one[0]]) for one in members], build)
+    return Rows(ids, [str(shared.iloc[numbers[0]]) for numbers in members.values()], build)
+
+
+def _members(data: pd.DataFrame, apart: bool, where: Any) -> dict[str, list[int]]:
+    """Id of each question -> its rows; ``apart``: one row each, in the order of the rows."""
+    grouped: dict[tuple[str, ...], list[int]] = {}
+    columns = (data[name].astype(str) for name in ("question_id", "segment_id", "question"))
+    for number, key in enumerate(zip(*columns, strict=True)):
+        grouped.setdefault(key, []).append(number)
+    # The id of a question was made for its segment; where it was not, both together are one.
+    names = [question_id for question_id, _, _ in grouped]
+    if len(set(names)) != len(names):
+        names = [f"{question_id}-{segment}" for question_id, segment, _ in grouped]
+    together = dict(zip(unique_ids(names, where), grouped.values(), strict=True))
+    if not apart:
+        return together
+    split_up = sorted(
+        (number, f"{name}-{i}")
+        for name, numbers in together.items()
+        for i, number in enumerate(numbers, start=1)
+    )
+    return {name: [number] for number, name in split_up}
 
 
 def _frame(

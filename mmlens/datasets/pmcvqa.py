@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mmlens.data.media.pictures import Picture
 from mmlens.datasets.folders import check_columns, checked_folder, first_file, medium_file, read_csv
 from mmlens.datasets.prompts import multiple_choice
 from mmlens.datasets.rows import Benchmark, Row, Rows, pandas_order
-from mmlens.datasets.tables import Table, loaded_table
+from mmlens.datasets.tables import loaded_table
 from mmlens.errors import SampleError
 from mmlens.metrics.text import normalised
 
@@ -51,71 +52,87 @@ def rows(source: Any, split: str) -> Rows:
     Raises:
         SampleError: a file or column is missing, or no question has its answer among its options.
     """
-    data, where, table, folder = _data(source, split)
+    data, where, pictures_of = _data(source, split)
     check_columns(data.columns, ("Figure_path", "Question", *_CHOICES), where)
-    named = [name for name in _ANSWERS if name in data.columns]
-    if not named:
-        check_columns(data.columns, ["Answer"], where)
     choices = [
         tuple(_text(str(one), letter) for one, letter in zip(row, _LETTERS, strict=True))
         for row in data[list(_CHOICES)].itertuples(index=False)
     ]
-    given = list(data[named].astype(str).itertuples(index=False, name=None))
-    letters = [_letter(one, options) for one, options in zip(given, choices, strict=True)]
-    kept = [i for i, letter in enumerate(letters) if letter is not None]
-    if len(kept) < len(letters):
-        first = letters.index(None)
-        said = (
-            f"row {first} has the answer {', '.join(map(repr, given[first]))} and the options "
-            f"{', '.join(map(repr, choices[first]))}"
-        )
-        if not kept:
-            raise SampleError(
-                f"{where} has no question whose answer is one of its options: {said}; answers must "
-                "be a letter from A to D, or the text of an option."
-            )
-        log.warning(
-            "%d of %d questions of %s are left out, their answer is none of their options: %s.",
-            len(letters) - len(kept),
-            len(letters),
-            where,
-            said,
-        )
-
-    def pictures(number: int) -> tuple[Picture, ...]:
-        if folder is None:
-            assert table is not None
-            return table.media("image", number)
-        name = str(data["Figure_path"].iloc[number])
-        return (medium_file(folder, [f"{place}/{name}" for place in _FOLDERS]),)
+    letters = _letters(data, choices, where)
+    numbers = list(letters)
 
     def build(i: int) -> Row:
-        number, letter = kept[i], letters[kept[i]]
-        assert letter is not None
-        figure = str(data["Figure_path"].iloc[number])
+        number, letter = numbers[i], letters[numbers[i]]
         return Row(
             question=str(data["Question"].iloc[number]).strip(),
-            images=pictures(number),
+            images=pictures_of(number),
             answers=(letter, choices[number][_LETTERS.index(letter)]),
             choices=choices[number],
-            fields={"source": figure, "question_id": str(number), "letter": letter},
+            fields={
+                "source": str(data["Figure_path"].iloc[number]),
+                "question_id": str(number),
+                "letter": letter,
+            },
         )
 
-    figures = [str(data["Figure_path"].iloc[number]) for number in kept]
-    return Rows([str(number) for number in kept], figures, build)
+    figures = [str(data["Figure_path"].iloc[number]) for number in numbers]
+    return Rows([str(number) for number in numbers], figures, build)
 
 
-def _data(source: Any, split: str) -> tuple[pd.DataFrame, str, Table | None, Path | None]:
+def _data(
+    source: Any, split: str
+) -> tuple[pd.DataFrame, str, Callable[[int], tuple[Picture, ...]]]:
+    """The rows without their pictures, where they are, and how to get the pictures of one."""
     if not isinstance(source, str | Path):
         table = loaded_table(source, (split,))
         check_columns(table.names, ["image"], table.where)
         wanted = [n for n in ("Figure_path", "Question", *_CHOICES, *_ANSWERS) if n in table.names]
-        return pd.DataFrame({n: table.column(n) for n in wanted}), table.where, table, None
+        data = pd.DataFrame({n: table.column(n) for n in wanted})
+        return data, table.where, lambda number: table.media("image", number)
     folder = checked_folder(source, "PMC-VQA")
     file = first_file(folder, [f"{split}.csv"], f"PMC-VQA, {split}")
     # "None" and "N/A" are options here, not holes.
     data = read_csv(file, keep_default_na=False)
-    return data, str(file), None, folder
+
+    def pictures_of(number: int) -> tuple[Picture, ...]:
+        name = str(data["Figure_path"].iloc[number])
+        return (medium_file(folder, [f"{place}/{name}" for place in _FOLDERS]),)
+
+    return data, str(file), pictures_of
+
+
+def _letters(data: pd.DataFrame, choices: Sequence[tuple[str, ...]], where: str) -> dict[int, str]:
+    """Row -> the letter of its right option; rows without one are counted and logged.
+
+    Raises:
+        SampleError: no row has one.
+    """
+    named = [name for name in _ANSWERS if name in data.columns]
+    if not named:
+        check_columns(data.columns, ["Answer"], where)
+    given = list(data[named].astype(str).itertuples(index=False, name=None))
+    letters = [_letter(one, options) for one, options in zip(given, choices, strict=True)]
+    found = {row: letter for row, letter in enumerate(letters) if letter is not None}
+    if len(found) == len(letters):
+        return found
+    first = letters.index(None)
+    said = (
+        f"row {first} has the answer {', '.join(map(repr, given[first]))} and the options "
+        f"{', '.join(map(repr, choices[first]))}"
+    )
+    if not found:
+        raise SampleError(
+            f"{where} has no question whose answer is one of its options: {said}; answers must "
+            "be a letter from A to D, or the text of an option."
+        )
+    log.warning(
+        "%d of %d questions of %s are left out, their answer is none of their options: %s.",
+        len(letters) - len(found),
+        len(letters),
+        where,
+        said,
+    )
+    return found
 
 
 def _text(choice: str, letter: str) -> str:
