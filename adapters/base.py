@@ -70,7 +70,7 @@ def frame_rate(video: VideoFrames, default: float = FRAME_RATE) -> float:
 
 
 def video_metadata(video: VideoFrames, default: float = FRAME_RATE) -> dict[str, Any]:
-    """What transformers' video processors are told of a video of which they are given all frames."""
+    """What transformers' video processors want to know of a video whose frames are all given."""
     frames, rate = len(video.frames), frame_rate(video, default)
     return {
         "total_num_frames": frames,

@@ -2,7 +2,7 @@
 
 For families without an adapter of their own. What it needs is found by structure: the decoder by
 ``get_decoder``, the placeholders in the config, the MLPs of the towers by the names that
-transformers gives their parts. It says what it found. What cannot be told by structure is which
+transformers gives their parts. It logs what it found. What structure does not show is which
 positions of a tower belong to which sample, and which are padding: statistics of towers need an
 adapter of the family; hooks and caching on them do not, nor does anything in the language module.
 """
@@ -59,13 +59,13 @@ _TEXT = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "
 
 @dataclass(frozen=True)
 class _Found:
-    """An MLP as its names tell it.
+    """An MLP, by the names of its parts.
 
     Attributes:
         path: of the module that owns it.
         names: of its projections there.
         mlp: its parts.
-        refused: why it is no MLP whose neurons can be told, in half a sentence; empty if it is.
+        refused: why it is no MLP whose neurons can be identified, in half a sentence; empty if it is.
     """
 
     path: str
@@ -103,7 +103,7 @@ class GeneralAdapter(FamilyAdapter):
         return _ByArchitecture
 
     def describe(self) -> str:
-        """What was found, in a few sentences, and what cannot be told."""
+        """What was found, in a few sentences, and what could not be."""
         decoder = self.decoder()
         placeholders = ", ".join(f"{k} {t}" for k, t in self.placeholders().items())
         said = [
@@ -149,7 +149,7 @@ class GeneralAdapter(FamilyAdapter):
         )
 
     def content(self, kind: str) -> dict[str, Any]:
-        """See :meth:`Adapter.content`: templates tell a medium by its type or by its address."""
+        """See :meth:`Adapter.content`: templates recognise a medium by its type or by its address."""
         return {"type": kind, f"{kind}_url": ""}
 
     def placeholder_text(self, kind: str, processor: Any) -> str:
@@ -195,7 +195,7 @@ class GeneralAdapter(FamilyAdapter):
         if not self.placeholders():
             raise UnsupportedModelError(
                 f"The config of {name} has no image_token_id, video_token_id or audio_token_id: where "
-                f"media stand in a prompt cannot be told. It needs an adapter for "
+                f"media stand in a prompt is unknown. It needs an adapter for "
                 f"{config.model_type!r} (docs/adding-a-family.md)."
             )
         for index, layer in enumerate(self.decoder().layers):
@@ -265,7 +265,7 @@ def _towers(hf: Any, decoder: Decoder) -> tuple[Towers, list[str]]:
 
 
 def _kind(path: str) -> str:
-    """What a module is, by the words of its path down to the first stack; empty if none tells."""
+    """What a module is, by the words of its path down to the first stack; empty if there is no such word."""
     words = re.split(r"\.\d+(?=\.|$)", path, maxsplit=1)[0].lower()
     return next((kind for kind, marks in _KINDS if any(mark in words for mark in marks)), "")
 
@@ -326,7 +326,7 @@ def _activation(
 
 
 def _refusal(module: nn.Module, mlp: TowerMLP) -> str:
-    """Why the module does not compute what the names of its parts tell; empty if it does.
+    """Why the module does not compute what the names of its parts say; empty if it does.
 
     It is shown noise where it takes a single tensor; where it does not, the names are believed.
     """
@@ -352,7 +352,7 @@ def _refusal(module: nn.Module, mlp: TowerMLP) -> str:
             for one in inspect.signature(module.forward).parameters.values()
             if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
         ]
-        with suppress(Exception):  # whatever a module says to noise, it tells nothing of its MLP
+        with suppress(Exception):  # an error on noise says nothing of its MLP
             module(noise.to(weight.device, weight.dtype), *[None] * (len(needed) - 1))
         if not seen.keys() >= {"pre", "post"} | ({"linear"} if mlp.up is not None else set()):
             return ""

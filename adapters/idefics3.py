@@ -122,7 +122,7 @@ class SmolVLMAdapter(Idefics3Adapter):
         """See :meth:`Adapter.process`.
 
         The processor's own call loses the pictures where there are videos too, and pads short videos
-        with frames that it tells the model of; with videos the media are processed one by one here.
+        with frames that it masks for the model; with videos the media are processed one by one here.
         """
         if not media.flat("video"):
             return super().process(processor, prompts, media, side)

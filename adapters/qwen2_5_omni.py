@@ -32,7 +32,7 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
     """``Qwen2_5OmniThinkerForConditionalGeneration``, alone or out of a full checkpoint.
 
     ``projector`` is the visual merger; sounds have a single linear projection, without neurons. A
-    video's own sound is not heard: give it as a sound of the sample.
+    video's own sound is not used: give it as a sound of the sample.
     """
 
     model_types = ("qwen2_5_omni_thinker", "qwen2_5_omni")
@@ -101,7 +101,7 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
     ) -> list[Places] | None:
         """See :meth:`Qwen2VLAdapter.places`; of sounds pairs of frames, or four frames a token.
 
-        The encoder hears a sound in blocks (of two seconds): at their borders a position reads what
+        The encoder reads a sound in blocks (of two seconds): at their borders a position reads what
         lies in its own block alone.
         """
         frames, tokens = (one.tolist() for one in self._frames(inputs))

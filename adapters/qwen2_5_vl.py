@@ -22,7 +22,7 @@ class Qwen2_5VLAdapter(Qwen2VLAdapter):  # noqa: N801
     """``Qwen2_5_VLForConditionalGeneration``.
 
     Windows never reach across two pictures or videos, so the rows that :meth:`tower_rows` gives are
-    the same in the tower's order as in the processor's. A video that does not tell its rate is
+    the same in the tower's order as in the processor's. A video that does not say its rate is
     taken to have two frames a second, as in Qwen's own tools.
     """
 

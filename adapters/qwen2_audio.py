@@ -76,7 +76,7 @@ class Qwen2AudioAdapter(FamilyAdapter):
         return [Places.joined(padded)]
 
     def content(self, kind: str) -> dict[str, Any]:
-        """See :meth:`Adapter.content`: published templates tell a sound by its address alone."""
+        """See :meth:`Adapter.content`: published templates recognise a sound by its address alone."""
         return {"type": kind, "audio_url": ""}
 
     def placeholder_text(self, kind: str, processor: Any) -> str:

@@ -1,6 +1,6 @@
 """Voxtral: Whisper encoder, four frames a token, two-layer projector, Llama decoder.
 
-A sound is padded with silence to chunks of 30 seconds (arXiv 2507.13264). The encoder hears each
+A sound is padded with silence to chunks of 30 seconds (arXiv 2507.13264). The encoder reads each
 chunk for itself, silence and all, without a mask; four of its frames side by side become one token,
 375 a chunk. Prompts are built by mistral-common, from questions and sounds, not from a text with
 placeholders.
@@ -51,7 +51,9 @@ class VoxtralAdapter(FamilyAdapter):
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """The same number for every chunk: silence at its end counts too."""
-        if inputs.get("inputs_embeds") is not None:  # encoded: the chunks are told by their places
+        if (
+            inputs.get("inputs_embeds") is not None
+        ):  # encoded: the chunks are counted by their places
             places = int((inputs["input_ids"] == self.placeholders()["audio"]).sum())
             chunks = places // self._chunk_tokens
         else:
@@ -66,7 +68,7 @@ class VoxtralAdapter(FamilyAdapter):
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
     ) -> list[Int[Tensor, ...]]:
-        """Every position is real, since the model hears the silence as well.
+        """Every position is real, since the model reads the silence as well.
 
         The encoder's are [chunk, frame]; the projector's are the tokens of all chunks in one line.
         """

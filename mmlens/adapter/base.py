@@ -214,25 +214,25 @@ class Adapter(ABC):
     def text_inputs(self, tokenizer: Any, texts: Sequence[str], side: str) -> dict[str, Any]:
         """Hugging Face inputs of plain texts, with the tokenizer's own special tokens.
 
-        Override it where the model must be told to read them as a language model does, each token
+        Override it where the model has to be made to read them as a language model does, each token
         from those before it.
         """
         encoded = tokenizer(list(texts), padding=True, padding_side=side, return_tensors="pt")
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def sampling_rate(self, processor: Any) -> int:
-        """The rate, in samples per second, at which the model hears sounds."""
+        """The rate, in samples per second, at which the model takes sounds."""
         return int(processor.feature_extractor.sampling_rate)
 
     def media_tokens(self, processor: Any, sizes: MediaSizes) -> int | None:
-        """Tokens that a sample's media take in place of its placeholders, told by their sizes alone.
+        """Tokens that a sample's media take in place of its placeholders, by their sizes alone.
 
-        None where sizes do not tell; the sample is then processed to know.
+        None where sizes do not determine it; the sample is then processed to find out.
         """
         return None if sizes != MediaSizes() else 0
 
     def prompt_tokens(self, processor: Any, prompt: str, sizes: MediaSizes) -> int | None:
-        """Tokens of a prompt whose media have these sizes; None where sizes do not tell.
+        """Tokens of a prompt whose media have these sizes; None where sizes do not determine it.
 
         Override it where the processor writes more than placeholders into the prompt (line breaks,
         the places of tiles): what a tokenizer makes of that depends on the text around it.

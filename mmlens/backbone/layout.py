@@ -113,7 +113,7 @@ def _check_widths(where: str, parts: Parts, text: Any) -> None:
     wanted = {"attn.q": heads * size, "attn.k": groups * size, "attn.v": groups * size}
     wanted |= {part: text.intermediate_size for part in ("mlp.gate", "mlp.in") if part in parts}
     for part, width in wanted.items():
-        # Quantised layers of some libraries do not tell.
+        # Quantised layers of some libraries do not say.
         found = getattr(parts[part], "out_features", width)
         if found != width:
             raise UnsupportedModelError(
@@ -140,7 +140,7 @@ def norm_names(norm: str) -> tuple[str, str]:
 
 
 def epsilon_of(norm: nn.Module) -> float | None:
-    """What an RMS norm adds to the mean square; None where it does not tell."""
+    """What an RMS norm adds to the mean square; None where it does not say."""
     return getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
 
 

@@ -1,4 +1,4 @@
-"""The bridge's attention: transformers' own, through those hook points that are heard."""
+"""The bridge's attention: transformers' own, through those hook points that have hooks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -22,8 +23,8 @@ EXPLICIT_KERNELS = ("sdpa", "eager")
 
 
 @dataclass
-class HeardAttention:
-    """One layer's attention between its projections, through those hook points that are heard.
+class HookedAttention:
+    """One layer's attention between its projections, through those hook points that have hooks.
 
     Attributes:
         rot_k, rot_q: new keys and queries after rotation, [batch, head, pos, d_head].
@@ -41,9 +42,9 @@ class HeardAttention:
     cached: bool = False
 
     @classmethod
-    def of(cls, heard: Mapping[str, HookPoint]) -> HeardAttention | None:
-        """The attention of one layer, by names inside the layer; None if nobody listens there."""
-        rot_k, rot_q, scores, pattern = (heard.get(f"attn.{name}") for name in cls.NAMES)
+    def of(cls, hooked: Mapping[str, HookPoint]) -> HookedAttention | None:
+        """The attention of one layer, by names inside the layer; None if none has a hook."""
+        rot_k, rot_q, scores, pattern = (hooked.get(f"attn.{name}") for name in cls.NAMES)
         anyone = rot_k or rot_q or scores or pattern
         return cls(rot_k, rot_q, scores, pattern) if anyone else None
 
@@ -82,7 +83,8 @@ class HeardAttention:
             return kernel(module, query, key, value, mask, **kwargs)
         dropped = F.dropout(pattern.to(value.dtype), kwargs.get("dropout", 0.0), module.training)
         z = dropped @ _expanded(value, query.shape[1])
-        return z.transpose(1, 2).contiguous(), pattern
+        z = rearrange(z, "batch head query d_head -> batch query head d_head")
+        return z.contiguous(), pattern
 
 
 class _KeysThrough:
@@ -130,7 +132,10 @@ def _scores(
 def _expanded(
     x: Float[Tensor, "batch group key d_head"], heads: int
 ) -> Float[Tensor, "batch head key d_head"]:
-    return x.repeat_interleave(heads // x.shape[1], dim=1) if heads != x.shape[1] else x
+    if heads == x.shape[1]:
+        return x
+    repeats = heads // x.shape[1]
+    return repeat(x, "batch group key d_head -> batch (group n) key d_head", n=repeats)
 
 
 def implementation(attention: nn.Module) -> str:
@@ -150,7 +155,7 @@ def interface_of(attention: nn.Module) -> MutableMapping[str, Callable[..., Any]
 
 
 @contextmanager
-def intercepted(attentions: Mapping[nn.Module, HeardAttention]) -> Iterator[None]:
+def intercepted(attentions: Mapping[nn.Module, HookedAttention]) -> Iterator[None]:
     """Lead these modules' attention through hook points, by an entry in transformers' interface.
 
     The entry overrides the implementation that the modules ask for, so the config, and with it the

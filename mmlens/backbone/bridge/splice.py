@@ -21,7 +21,7 @@ from transformer_lens.hook_points import HookPoint
 from mmlens.adapter import Decoder
 from mmlens.backbone.bridge.attention import (
     EXPLICIT_KERNELS,
-    HeardAttention,
+    HookedAttention,
     implementation,
     intercepted,
     interface_of,
@@ -32,9 +32,9 @@ from mmlens.backbone.bridge.wiring import (
     ResidMid,
     Wiring,
     branch_end,
-    hear_norm,
-    hear_sites,
     layer_sites,
+    wire_norm,
+    wire_sites,
 )
 from mmlens.backbone.exchange import NO_ATTENTIONS, Exchange
 from mmlens.backbone.layout import NORMS, Parts, layout_of, named_modules, parts_of
@@ -44,7 +44,7 @@ from mmlens.errors import SpliceError
 class BridgeSplice(Exchange):
     """The exchange of one Hugging Face model's decoder for itself under hook points.
 
-    Hook points are heard as they stand when the decoder's forward begins: adding one from inside
+    Hook points are wired as they stand when the decoder's forward begins: adding one from inside
     another hook takes effect at the next forward.
 
     Args:
@@ -79,8 +79,8 @@ class BridgeSplice(Exchange):
         self.cfg: Any = self.model.cfg
         self.hook_dict: dict[str, HookPoint] = canonical_points(self.model, layout)
         self._wiring = Wiring()
-        self._heard: tuple[str, ...] = ()
-        self._attentions: dict[nn.Module, HeardAttention] = {}
+        self._hooked: tuple[str, ...] = ()
+        self._attentions: dict[nn.Module, HookedAttention] = {}
         self._interception = ExitStack()
 
     def refresh(self) -> None:
@@ -106,7 +106,7 @@ class BridgeSplice(Exchange):
 
     def why_silent(self, name: str) -> str | None:
         """Why an existing hook point cannot fire, in a sentence; None where it can."""
-        if not name.endswith(HeardAttention.NAMES):
+        if not name.endswith(HookedAttention.NAMES):
             return None
         attention = self._layers[0]["attn"]
         if interface_of(attention) is None:
@@ -115,7 +115,7 @@ class BridgeSplice(Exchange):
                 "outside transformers' attention interface."
             )
         kernel = implementation(attention)
-        if name.endswith(HeardAttention.EXPLICIT) and kernel not in EXPLICIT_KERNELS:
+        if name.endswith(HookedAttention.EXPLICIT) and kernel not in EXPLICIT_KERNELS:
             return (
                 f"{name!r} cannot fire under attention implementation {kernel!r}, which never forms "
                 "it: call hf.set_attn_implementation('sdpa') first."
@@ -138,9 +138,9 @@ class BridgeSplice(Exchange):
             stack.callback(handle.remove)
 
     def _begin(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
-        self._hear(tuple(n for n, p in self.hook_dict.items() if p.fwd_hooks or p.bwd_hooks))
+        self._wire(tuple(n for n, p in self.hook_dict.items() if p.fwd_hooks or p.bwd_hooks))
         if self._attentions:
-            for name in self._heard:
+            for name in self._hooked:
                 if (why := self.why_silent(name)) is not None:
                     raise SpliceError(why)
             self._interception.enter_context(intercepted(self._attentions))
@@ -153,9 +153,9 @@ class BridgeSplice(Exchange):
             raise SpliceError(NO_ATTENTIONS)
         self.passes += 1
 
-    def _hear(self, names: tuple[str, ...]) -> None:
-        """Wire the hook points of these names, and no others: who is not heard costs nothing."""
-        if names == self._heard:
+    def _wire(self, names: tuple[str, ...]) -> None:
+        """Wire the hook points of these names, and no others: one without a hook costs nothing."""
+        if names == self._hooked:
             return
         self._forget()
         points = {name: self.hook_dict[name] for name in names}
@@ -164,31 +164,31 @@ class BridgeSplice(Exchange):
             self._wiring.before(self._layers[0][""], points["hook_embed"])
         for index, parts in enumerate(self._layers):
             prefix = f"blocks.{index}."
-            heard = {n.removeprefix(prefix): p for n, p in points.items() if n.startswith(prefix)}
-            self._hear_layer(parts, heard)
-        hear_norm(self._wiring, self._last["ln_final"], "ln_final", points)
-        hear_sites(self._wiring, self._last, LAST_SITES, points)
+            hooked = {n.removeprefix(prefix): p for n, p in points.items() if n.startswith(prefix)}
+            self._wire_layer(parts, hooked)
+        wire_norm(self._wiring, self._last["ln_final"], "ln_final", points)
+        wire_sites(self._wiring, self._last, LAST_SITES, points)
         self._wiring.connect()
-        self._heard = names
+        self._hooked = names
 
     def _forget(self) -> None:
         self._wiring.disconnect()
-        self._wiring, self._attentions, self._heard = Wiring(), {}, ()
+        self._wiring, self._attentions, self._hooked = Wiring(), {}, ()
 
-    def _hear_layer(self, parts: Parts, heard: Mapping[str, HookPoint]) -> None:
+    def _wire_layer(self, parts: Parts, hooked: Mapping[str, HookPoint]) -> None:
         wiring = self._wiring
-        attention = HeardAttention.of(heard)
+        attention = HookedAttention.of(hooked)
         if attention is not None:
             self._attentions[parts["attn"]] = attention
             wiring.at_call(parts["attn"], attention.at_call)
         for norm in NORMS:
             if norm in parts:
-                hear_norm(wiring, parts[norm], norm, heard)
-        middle = ResidMid(heard["hook_resid_mid"]) if "hook_resid_mid" in heard else None
+                wire_norm(wiring, parts[norm], norm, hooked)
+        middle = ResidMid(hooked["hook_resid_mid"]) if "hook_resid_mid" in hooked else None
         if middle is not None:
             wiring.before(parts["ln2"], middle.at_norm)
             wiring.after(parts[""], middle.at_layer)
-        hear_sites(wiring, parts, layer_sites(parts), heard)
+        wire_sites(wiring, parts, layer_sites(parts), hooked)
         if middle is not None:
             # After hook_mlp_out, which sits there too.
             wiring.after(parts[branch_end("mlp", parts)], middle.at_branch)

@@ -86,7 +86,7 @@ def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def hear_sites(
+def wire_sites(
     wiring: Wiring, parts: Parts, sites: Mapping[str, Site], points: Mapping[str, HookPoint]
 ) -> None:
     """Wire the hook points that are a module's input or output."""
@@ -176,16 +176,16 @@ class ResidMid:
         return after + branch
 
 
-def hear_norm(wiring: Wiring, norm: nn.Module, name: str, points: Mapping[str, HookPoint]) -> None:
-    """Wire the hook points of an RMS norm, those of them that are heard.
+def wire_norm(wiring: Wiring, norm: nn.Module, name: str, points: Mapping[str, HookPoint]) -> None:
+    """Wire the hook points of an RMS norm, those of them that have hooks.
 
     The norm's own output stands unless a hook changes something. Its gain is what it makes of ones,
     so weights stay where they are: offloaded, or stored as an offset from 1.
     """
-    heard = [points.get(one) for one in norm_names(name)]
-    if not any(heard):
+    hooked = [points.get(one) for one in norm_names(name)]
+    if not any(hooked):
         return
-    at_scale, at_normalized = (point or HookPoint() for point in heard)
+    at_scale, at_normalized = (point or HookPoint() for point in hooked)
     epsilon = cast(float, epsilon_of(norm))
 
     def through(output: Tensor, x: Tensor) -> Tensor:

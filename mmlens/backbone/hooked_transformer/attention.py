@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.components.abstract_attention import AbstractAttention
@@ -60,13 +61,13 @@ def spliced_forward(
 ) -> Float[Tensor, "batch pos d_model"]:
     """Attention of one layer, through all of TransformerLens's hook points.
 
-    ``hook_attn_scores`` and ``hook_pattern`` need the scores explicitly; when nobody listens to
-    them the fused kernel computes the same without ever holding heads x pos x pos.
+    ``hook_attn_scores`` and ``hook_pattern`` need the scores explicitly; when neither has
+    hooks the fused kernel computes the same without ever holding heads x pos x pos.
     """
     q, k, v = self.calculate_qkv_matrices(query, key, value)
     q = self.hook_rot_q(rotate(q, call.cos, call.sin))
     k = self.hook_rot_k(rotate(k, call.cos, call.sin))
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [batch, head, pos, d_head]
+    q, k, v = (rearrange(x, "batch pos head d_head -> batch head pos d_head") for x in (q, k, v))
     if call.cache is not None:
         k, v = call.cache.update(k, v, call.layer)
     causal = call.mask is None and q.shape[2] > 1
@@ -81,7 +82,8 @@ def spliced_forward(
         z = F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=causal, scale=1.0 / self.attn_scale, enable_gqa=grouped
         )
-    return _output(self, self.hook_z(z.transpose(1, 2)))
+    z = rearrange(z, "batch head pos d_head -> batch pos head d_head")
+    return _output(self, self.hook_z(z))
 
 
 def _explicit(
@@ -105,7 +107,9 @@ def _explicit(
 
 def _expanded(self: AbstractAttention, x: Tensor) -> Tensor:
     repeats = self.cfg.n_heads // x.shape[1]
-    return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)
+    if repeats == 1:
+        return x
+    return repeat(x, "batch group pos d_head -> batch (group n) pos d_head", n=repeats)
 
 
 def _output(
@@ -115,8 +119,10 @@ def _output(
         result = torch.einsum("bphd,hdm->bphm", z, self.W_O)
         return self.hook_result(result).sum(2) + self.b_O
     # W_O is a view of Hugging Face's [d_model, heads x d_head] matrix: no copy is made here.
-    weight = self.W_O.permute(2, 0, 1).reshape(self.W_O.shape[2], -1)
-    return F.linear(z.flatten(2), weight, self.b_O)
+    weight = rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)")
+    return F.linear(
+        rearrange(z, "batch pos head d_head -> batch pos (head d_head)"), weight, self.b_O
+    )
 
 
 class SplicedAttention(Attention):
