@@ -1,6 +1,7 @@
 """Fixtures, and what has to happen before anything is imported."""
 
 import os
+import sys
 from functools import cache
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -71,28 +72,40 @@ def _rank(item):
     return 1 if item.path.parent.name in FIRST else 2
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_models_stay():
+    """No file leaves a model changed that others use too."""
+    if "tests.helpers.models" not in sys.modules:  # none was built yet; loading it takes seconds
+        yield
+        return
+    from tests.helpers.models import unchanged
+
+    with unchanged():
+        yield
+
+
 @pytest.fixture(scope="session", params=("mistral", "vicuna"))
 def tiny_model(request):
     """A tiny random LLaVA-NeXT, spliced: once per kind of decoder."""
-    return _spliced(request.param)
+    from tests.helpers.models import spliced
+
+    return spliced("llava_next", request.param)
 
 
 @pytest.fixture(scope="session")
 def mistral_model():
-    return _spliced("mistral")
+    from tests.helpers.models import spliced
+
+    return spliced("llava_next", "mistral")
 
 
 @pytest.fixture
 def fresh_model():
     """One that a test may change."""
-    return _spliced("mistral")
-
-
-def _spliced(variant):
     import mmlens
     from tests.tiny import llava_next
 
-    return mmlens.splice(llava_next.model(variant), llava_next.processor())
+    return mmlens.splice(llava_next.model("mistral"), llava_next.processor())
 
 
 @pytest.fixture(scope="session")

@@ -23,21 +23,16 @@ from mmlens.report.sections import Table
 from mmlens.separation import counts_table, separation_section, splits_table
 from mmlens.streaming.batching import Batching
 from mmlens.tokens.groups import TokenGroups, TokenIds
+from tests.helpers import models as shared
+from tests.helpers.models import spliced
 from tests.tiny import NAMES, family
 
 QUIET = {"batching": Batching(progress=False)}
 
 
 @cache
-def spliced(name):
-    tiny = family(name)
-    hf = next(iter(tiny.variants.values()))(0)
-    return mmlens.splice(hf, tiny.processor())
-
-
-@cache
 def demo(name):
-    return mmlens.load(name), tuple(mmlens.load_samples(name, "test")[::400])
+    return shared.demo(name.removeprefix("demo/")), mmlens.load_samples(name, "test")[::400]
 
 
 class Spans(HTMLParser):

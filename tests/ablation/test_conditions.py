@@ -14,6 +14,7 @@ from mmlens.data.demos import demo_data
 from mmlens.data.samples import load_samples, take_per_value
 from mmlens.errors import SampleError
 from mmlens.tokens.groups import TokenIds
+from tests.helpers.models import spliced
 from tests.tiny import family
 
 
@@ -23,14 +24,9 @@ def drawn(model, share, seed=0, module="language"):
     return mmlens.NeuronSet(chosen.nonzero().tolist(), module, shape)
 
 
-def tiny(name):
-    one = family(name)
-    return mmlens.splice(next(iter(one.variants.values()))(0), one.processor())
-
-
 @pytest.fixture(scope="module")
 def qwen():
-    return tiny("qwen2_vl")
+    return spliced("qwen2_vl")
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +204,7 @@ def test_a_prompt_without_the_tokens_is_refused_at_its_batch(qwen, questions, mo
 
 
 def test_frames_at_the_placeholder_of_pictures_are_image_tokens():
-    model = tiny("internvl")
+    model = spliced("internvl")
     samples = family("internvl").samples()
     films = {s.id for s in samples if s.videos and not s.images}
     assert films

@@ -1,7 +1,5 @@
 """Every family, variant and backbone against plain Hugging Face, and against itself in other batches."""
 
-from functools import cache
-
 import pytest
 import torch
 
@@ -11,16 +9,10 @@ from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import UnsupportedModelError
 from mmlens.streaming.batching import Batching
 from mmlens.tokens.groups import BASE_GROUPS
+from tests.helpers.models import spliced
 from tests.tiny import NAMES, family
 
 VARIANTS = [(name, variant) for name in NAMES for variant in family(name).variants]
-
-
-@cache
-def spliced(name, variant=None, backbone="auto"):
-    tiny = family(name)
-    hf = tiny.variants[variant or next(iter(tiny.variants))](0)
-    return mmlens.splice(hf, tiny.processor(), backbone=backbone)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)

@@ -26,6 +26,7 @@ from mmlens.streaming.batching import Batching
 from mmlens.streaming.top import top_activations
 from mmlens.tokens.text import token_text
 from mmlens_adapters.general import GeneralAdapter
+from tests.helpers.models import spliced
 from tests.tiny import family
 from tests.tiny.common import picture, video
 
@@ -197,7 +198,7 @@ def test_sentences_are_put_together_again():
 )
 def test_every_kind_of_position_is_told(name, module, wanted, tmp_path):
     tiny = family(name)
-    model = mmlens.splice(tiny.variants[next(iter(tiny.variants))](0), tiny.processor())
+    model = spliced(name)
     shape = model.module(module).shape
     neurons = NeuronSet([(0, i) for i in range(0, shape[1], 3)], module, shape)
     out = tmp_path / "cards.html"

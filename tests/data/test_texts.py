@@ -12,7 +12,8 @@ from mmlens.data.samples import Sample
 from mmlens.data.texts import chunked, load_texts
 from mmlens.errors import SampleError
 from mmlens.streaming.batching import Batching
-from tests.tiny import NAMES, family
+from tests.helpers.models import spliced
+from tests.tiny import NAMES
 from tests.tiny import instructblip as blip
 from tests.tiny import llava_next as tiny
 
@@ -27,10 +28,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_reads_plain_text_from_left_to_right(name):
-    tiny_family = family(name)
-    model = mmlens.splice(
-        next(iter(tiny_family.variants.values()))(0), tiny_family.processor(), backbone="auto"
-    )
+    model = spliced(name)
     batch = model.prepare(TEXTS, template="none")
     assert batch.groups.mask("text").sum(-1).tolist() == [8, 2]
     assert model.preparer.lengths(TEXTS, "none") == batch.groups.attention.sum(-1).tolist()

@@ -115,8 +115,7 @@ def test_accuracy_is_that_of_the_card(model, processor, tables, card):
     )
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (10_000, 10_000)])
-@pytest.mark.filterwarnings("ignore:Image size:PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (10_000, 2_000)])
 def test_pictures_of_extreme_sizes(width, height):
     buffer = io.BytesIO()
     Image.new("L", (width, height), 90).save(buffer, "PNG")

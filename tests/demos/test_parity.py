@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import mmlens
+from tests.helpers import models
 from tests.helpers.reference import close, zeroed_activations
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return mmlens.load("demo/llava-next", device="cpu")
+    return models.demo("llava-next")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The whole of MINER's experiment on the shipped demos, with few samples; resumed, and refused."""
 
 import json
-import subprocess
+import runpy
 import sys
 
 import pandas as pd
@@ -268,20 +268,9 @@ def test_quick_changes_what_was_not_asked_for():
     assert quick.seeds == 7 and quick.questions == QUICK["questions"]
 
 
-def test_the_command_line_says_errors_in_one_line(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "experiments.miner",
-            "--model",
-            "demo/qwen3",
-            "--out",
-            tmp_path / "x",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: There is no demo 'demo/qwen3'")
+def test_the_command_line_says_errors_in_one_line(tmp_path, monkeypatch):
+    arguments = ["--model", "demo/qwen3", "--out", str(tmp_path / "x")]
+    monkeypatch.setattr(sys, "argv", ["experiments.miner", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("experiments.miner", run_name="__main__")
+    assert stopped.value.code.startswith("error: There is no demo 'demo/qwen3'")

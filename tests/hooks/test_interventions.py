@@ -1,7 +1,6 @@
 """Interventions against plain Hugging Face, where the activation function's own output is edited."""
 
 from contextlib import contextmanager
-from functools import cache
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from mmlens.ablation.intervention import Intervention, at_the_end
 from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import HookError, SampleError, StatisticsError
 from mmlens.streaming.batching import Batching
+from tests.helpers.models import spliced
 from tests.helpers.reference import close, zeroed_activations
 from tests.tiny import family
 
@@ -36,22 +36,16 @@ PLACES = {
 }
 
 
-@cache
-def spliced(name, backbone):
-    tiny = family(name)
-    return mmlens.splice(next(iter(tiny.variants.values()))(0), tiny.processor(), backbone=backbone)
-
-
 @pytest.fixture(params=BACKBONES)
 def llava(request):
-    return spliced("llava_next", request.param)
+    return spliced("llava_next", backbone=request.param)
 
 
 @pytest.fixture(params=PLACES, ids="-".join)
 def place(request):
     """A model, a module of it, and its activation functions; on the bridge, which is exact."""
     name, module = request.param
-    model = spliced(name, "bridge")
+    model = spliced(name, backbone="bridge")
     return model, module, PLACES[request.param](model.hf)
 
 
@@ -400,7 +394,7 @@ def test_a_cache_knows_nothing_of_new_tokens(llava, samples):
 
 @torch.no_grad()
 def test_the_bridge_alone_without_adapter(samples):
-    model = spliced("llava_next", "bridge")
+    model = spliced("llava_next", backbone="bridge")
     tokens = torch.randint(5, 30, (2, 7), generator=torch.Generator().manual_seed(3))
     neurons = drawn(model, "language")
     values = torch.linspace(-1, 1, len(neurons))
@@ -455,7 +449,7 @@ def test_statistics_of_the_product(llava, samples):
 
 
 def test_without_an_up_branch_both_sites_are_the_same():
-    model = spliced("llava_next", "bridge")
+    model = spliced("llava_next", backbone="bridge")
     act, glu = (
         mmlens.collect(
             model,

@@ -12,6 +12,7 @@ from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import HookError
 from mmlens.hooks import on_rows
 from mmlens.streaming.batching import Batching
+from tests.helpers.models import spliced
 from tests.helpers.reference import zeroed_columns
 from tests.tiny import family
 
@@ -31,14 +32,8 @@ INTERVENTIONS = (
 
 
 @cache
-def spliced(name, backbone):
-    tiny = family(name)
-    return mmlens.splice(next(iter(tiny.variants.values()))(0), tiny.processor(), backbone=backbone)
-
-
-@cache
 def statistics(name, backbone):
-    model = spliced(name, backbone)
+    model = spliced(name, backbone=backbone)
     samples = [s for s in family(name).samples() if s.images or s.videos or s.audios]
     return mmlens.collect(model, samples, by="id", batching=Batching(progress=False))
 
@@ -61,7 +56,7 @@ def beside(model, batch, parts):
 @pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "qwen2_audio"])
 @torch.no_grad()
 def test_interventions_beside_each_other_are_what_they_are_alone(name, backbone):
-    model = spliced(name, backbone)
+    model = spliced(name, backbone=backbone)
     batch = model.encode_media(model.prepare(family(name).samples()))
     real = batch.groups.attention
     parts = [[]]  # the untouched model beside them
@@ -88,7 +83,7 @@ def test_interventions_beside_each_other_are_what_they_are_alone(name, backbone)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_rows_equal_models_whose_columns_are_zeroed(backbone):
     """Methods section 5: the mask in prompt and new tokens equals zeroed down-projection columns."""
-    model = spliced("qwen2_vl", backbone)
+    model = spliced("qwen2_vl", backbone=backbone)
     samples = family("qwen2_vl").samples()
     batch = model.encode_media(model.prepare(samples))
     sets = [drawn(model, seed, share) for seed, share in enumerate((0.02, 0.2, 0.5, 0.9))]
@@ -161,7 +156,7 @@ def test_rows_that_do_not_fit():
 
 
 def test_beams_and_towers_are_refused():
-    model = spliced("llava_next", "bridge")
+    model = spliced("llava_next", backbone="bridge")
     batch = model.prepare(family("llava_next").samples())
     hooks = on_rows([(range(0, 1), mmlens.hooks.zero(drawn(model, 0)))], len(batch))
     with pytest.raises(HookError, match="without beams"), model.hooks(fwd_hooks=hooks):

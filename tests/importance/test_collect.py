@@ -1,13 +1,11 @@
 """Streamed importance against the reference on separately recorded activations and attention."""
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-import mmlens
 from mmlens import importance
 from mmlens.data.halves import split, sum_of
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, UnsupportedModelError
@@ -16,18 +14,12 @@ from mmlens.streaming.batching import Batching
 from mmlens.streaming.collect import collect_parts
 from mmlens.streaming.distributed import Share
 from mmlens.streaming.plan import make_plan
+from tests.helpers.models import spliced
 from tests.helpers.reference import activations
 from tests.tiny import NAMES, family
 from tests.tiny import llava_next as tiny
 
 MODES = ("paper", "causal")
-
-
-@cache
-def spliced(name, backbone):
-    tiny_family = family(name)
-    hf = tiny_family.variants[next(iter(tiny_family.variants))](0)
-    return mmlens.splice(hf, tiny_family.processor(), backbone=backbone)
 
 
 def recorded(model, sample, mode):
@@ -80,7 +72,7 @@ def expected(model, samples, mode, groups):
 @pytest.mark.parametrize("name", ["llava-next", "qwen2-vl", "qwen2-audio", "gemma3", "paligemma"])
 def test_streamed_scores_equal_the_reference_sample_by_sample(name, backbone, mode):
     """In one padded batch, with sliding windows and prefixes: as each sample alone."""
-    model, samples = spliced(name, backbone), family(name).samples()
+    model, samples = spliced(name, backbone=backbone), family(name).samples()
     groups = ("text", "special", *model.adapter.modalities)
     got = importance.collect(
         model,
@@ -125,7 +117,7 @@ def test_scores_equal_plain_hugging_face(mistral_model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_do_not_depend_on_batching_or_order(name):
-    model, samples = spliced(name, "auto"), family(name).samples()
+    model, samples = spliced(name), family(name).samples()
     one, other = (
         importance.collect(
             model, chosen, by="id", batching=Batching(max_batch=size, progress=False)

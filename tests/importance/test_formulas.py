@@ -63,7 +63,7 @@ def random_set(tokens, neurons=5, seed=0):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("tokens", [1, 2, 7, 1000])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 300])
 def test_scores_equal_loops_over_tokens(tokens, mode):
     x, attention = random_set(tokens, 3)
     expected = looped(x, attention, mode)

@@ -14,12 +14,13 @@ from mmlens.lens.figures.stages import stages_figure
 from mmlens.lens.stages import find_stages
 from mmlens.model.places import places_of
 from mmlens.tokens.places import Places
+from tests.helpers import models
 from tests.tiny import family
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return mmlens.load("demo/llava-next")
+    return models.demo("llava-next")
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_frames_of_a_video_have_panels_of_their_own():
 
 @pytest.fixture(scope="module")
 def heard():
-    model = mmlens.load("demo/qwen2-audio")
+    model = models.demo("qwen2-audio")
     samples = mmlens.load_samples("demo/qwen2-audio", "validation")
     return model, mmlens.logit_lens(model, model.prepare([samples[0], samples[40]]))
 

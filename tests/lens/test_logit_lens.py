@@ -15,12 +15,13 @@ from mmlens.errors import HookError, SampleError, SelfCheckError
 from mmlens.lens import readout
 from mmlens.lens.logit_lens import POINTS
 from mmlens.lens.readout import read
+from tests.helpers import models
 from tests.tiny import family
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return mmlens.load("demo/llava-next")
+    return models.demo("llava-next")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import mmlens
 from mmlens.errors import SampleError
 from mmlens.lens.study import study_lens
 from mmlens.streaming.batching import Batching
+from tests.helpers import models
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return mmlens.load("demo/llava-next")
+    return models.demo("llava-next")
 
 
 @pytest.fixture(scope="module")

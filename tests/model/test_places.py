@@ -132,7 +132,7 @@ def test_painted_pixels_change_what_lies_there(name, shape):
     plain = inputs_of(model, batch, modules)
     found = dict.fromkeys(modules, 0)
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(3):
         wide, tall = (int(n * rng.uniform(0.2, 0.6)) for n in shape)
         left, top = (int(rng.integers(0, n - m)) for n, m in zip(shape, (wide, tall), strict=True))
         region = (left, top, left + wide, top + tall)

@@ -5,7 +5,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmlens.errors import SampleError
-from tests.adapters.test_families import VARIANTS, spliced
+from tests.adapters.test_families import VARIANTS
+from tests.helpers.models import spliced
 from tests.tiny import NAMES, family
 
 TIMES = 3

@@ -20,6 +20,7 @@ from mmlens.states.study import mask_settings, study_states
 from mmlens.states.tables import METRIC_COLUMNS, contributions, metric_table, scatter_table
 from mmlens.storage.assets import asset
 from mmlens.tokens.groups import BASE_GROUPS
+from tests.helpers import models
 
 LAYERS = (-1, 1, 5)
 OPTIONS = dict(layers=LAYERS, permutations=6, group_tokens=10, pooled_tokens=60, progress=False)
@@ -27,7 +28,7 @@ OPTIONS = dict(layers=LAYERS, permutations=6, group_tokens=10, pooled_tokens=60,
 
 @pytest.fixture(scope="module")
 def demo():
-    return mmlens.load("demo/qwen2-audio")
+    return models.demo("qwen2-audio")
 
 
 @pytest.fixture(scope="module")

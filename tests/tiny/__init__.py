@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+import mmlens  # noqa: F401 - before transformers, which may need the operators that it declares
 from tests.tiny.common import TinyFamily
 
 #: The modules of this package that hold a family, the papers' four models first.
