@@ -16,7 +16,7 @@ import mmlens
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError, TooManyFailuresError
 from mmlens.model.batch import Batch
-from mmlens.report.page import section_html
+from mmlens.report.parts import section_html
 from mmlens.report.prompt import Piece, Prompt, visible
 from mmlens.report.sections import Prompt as PromptPart
 from mmlens.report.sections import Table

@@ -9,16 +9,15 @@ import pandas as pd
 from experiments import shared as runner
 from experiments.miner.analyses import ModalityStudy
 from mmlens.ablation.masks import ALL, NONE
-from mmlens.report import page
+from mmlens.report import miner
 from mmlens.report.pictures import pictures_of
-from mmlens.report.sections import Example, Examples, Packaged, Part, Section, Text
-from mmlens.report.verdicts import masking_parts, masking_verdicts
+from mmlens.report.sections import Example, Section
+from mmlens.report.verdicts import masking_verdicts
 from mmlens.run.folder import Run
 from mmlens.storage.atomic import read_jsonl
 
 #: Answers shown of each data set.
 EXAMPLES = 3
-EXAMPLES_NOTE = "Answers that changed come first: they were picked to be looked at and are no evidence; the verdicts are."
 #: What the main masks are for, as the masking table names it.
 MAIN = "main"
 
@@ -37,69 +36,24 @@ def sentences(run: Run) -> list[str]:
 def write(study: ModalityStudy, sections: Sequence[Section], samples: pd.DataFrame) -> None:
     """Figures as pages of their own, and report.html with all of them."""
     run, config = study.run, study.config
-    told = page.Page(
-        title=f"Modality-specific neurons of {run.manifest['model']}",
-        subtitle=(
-            f"Model {run.manifest['model']}. Modality-specific neurons found by importance scores "
-            f"(MINER), {config.ratio:.2%} of the language model, and what masking them costs."
+    report = miner.MinerReport(
+        model=run.manifest["model"],
+        masking=main_rows(run),
+        ratio=config.ratio,
+        method=miner.method_words(
+            config.attention_mode, config.strategy, config.weights, config.ratio, config.seeds
         ),
-        sections=[
-            Section("What masking costs", "", verdicts(study)),
-            *sections,
-            Section("Examples", EXAMPLES_NOTE, [examples(study)]),
-            Section("How it was done", "", [Packaged("miner_method.html", words(study))]),
-            page.data_section(samples),
-            page.stage_section(run.stages()),
-            page.manifest_section(runner.about_run(run)),
-        ],
+        examples=examples(study),
+        more=sections,
+        manifest=runner.about_run(run),
+        samples=samples,
+        stages=run.stages(),
     )
-    page.write(told, run.path("report.html"))
+    miner.write(report, run.path("report.html"))
     runner.write_figures(run, {}, sections)
 
 
-def verdicts(study: ModalityStudy) -> list[Part]:
-    """Whether each mask costs more than its matched control, over all questions and per data set."""
-    table = main_rows(study.run)
-    return [
-        *masking_parts(table, evaluated=ALL),
-        activity_note(table),
-        Text("Per data set:", "note"),
-        *masking_parts(table.loc[table["evaluated"] != ALL])[1:],
-    ]
-
-
-def activity_note(table: pd.DataFrame) -> Text:
-    """How active the matched controls are beside the masks: what "matched" is worth here."""
-    rows = table.loc[(table["evaluated"] == ALL) & (table["control"] == "matched")]
-    shares = rows["control_measure"] / rows["measure"]
-    said = [f"{m} {share:.0%}" for m, share in zip(rows["modality"], shares, strict=True)]
-    return Text(
-        "How active the matched controls are, as a share of the mask's mean root mean square at the "
-        f"modality's tokens: {', '.join(said) or 'no control was run'}. Where that is well below 100%, the "
-        "most active neurons are all selected and have no equal: part of what the mask costs more may be due "
-        "to their activity alone.",
-        "note",
-    )
-
-
-def words(study: ModalityStudy) -> dict[str, str]:
-    """What the description of the method says of this run."""
-    config = study.config
-    return {
-        "attention": (
-            "the model's own, restricted to the set"
-            if config.attention_mode == "causal"
-            else "computed without the causal mask and passed through a second softmax, as in the "
-            "official code"
-        ),
-        "strategy": config.strategy,
-        "weights": config.weights,
-        "ratio": f"{config.ratio:.2%}",
-        "seeds": str(config.seeds),
-    }
-
-
-def examples(study: ModalityStudy) -> Part:
+def examples(study: ModalityStudy) -> list[Example]:
     """Answers before and after all modalities' neurons, and their matched control, were masked."""
     said = {
         (row["setting"], row["id"]): row["prediction"]
@@ -131,4 +85,4 @@ def examples(study: ModalityStudy) -> Part:
                     pictures=pictures_of(sample),
                 )
             )
-    return Examples(items) if items else Text("No question was asked.", "missing")
+    return items

@@ -12,7 +12,7 @@ from mmlens.ablation import tables
 from mmlens.data.samples import Sample
 from mmlens.entropy import Selection
 from mmlens.neurons import NeuronSet
-from mmlens.report.page import CONFIG
+from mmlens.report.parts import CONFIG
 from mmlens.report.sections import Figure, Section
 from mmlens.run.folder import Run
 from mmlens.storage.atomic import write_json

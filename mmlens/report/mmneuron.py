@@ -20,6 +20,7 @@ from mmlens.plots.frames import EXAMPLE_COLUMNS, at_fraction, checked_rows, with
 from mmlens.plots.numbers import interval, percent, points, span
 from mmlens.report import page
 from mmlens.report.page import Page
+from mmlens.report.run_sections import run_sections
 from mmlens.report.sections import (
     Cell,
     Example,
@@ -86,9 +87,7 @@ def _page(report: ReportData) -> Page:
         Section("Examples", "", _example_parts(report)),
         Section("Accuracy", "", _accuracy_parts(report)),
         Section("How it was done", "", [_method(report)]),
-        page.data_section(report.samples),
-        page.stage_section(report.stages),
-        page.manifest_section(report.manifest),
+        *run_sections(report.manifest, report.samples, report.stages),
     )
     return Page(report.title, ". ".join(about) + ".", sections)
 

@@ -10,7 +10,6 @@ import pytest
 import mmlens
 from experiments.miner.__main__ import Config, found_on, keyed, main, media_of
 from experiments.miner.config import QUICK
-from experiments.miner.report import activity_note
 from experiments.shared import changed, settled
 from mmlens.data.demos import demo_data
 from mmlens.data.samples import Sample
@@ -122,18 +121,6 @@ def test_the_report_says_everything(finished):
 def test_contributions_are_of_every_layer(finished):
     layers = ImportanceScores.load(finished / "importance.safetensors").sums.shape[3]
     assert set(pd.read_csv(finished / "contributions.csv").layer) == set(range(layers))
-
-
-def test_the_report_says_how_active_matched_controls_are(finished):
-    rows = [
-        {"modality": "text", "evaluated": "all", "control": "matched", "measure": 2.0},
-        {"modality": "text", "evaluated": "all", "control": "random", "measure": 2.0},
-        {"modality": "text", "evaluated": "video", "control": "matched", "measure": 9.0},
-        {"modality": "all", "evaluated": "all", "control": "matched", "measure": 1.0},
-    ]
-    note = activity_note(pd.DataFrame(rows).assign(control_measure=0.5)).text
-    assert "tokens: text 25%, all 50%. Where" in note
-    assert "How active the matched controls are" in (finished / "report.html").read_text()
 
 
 def test_the_sets_are_those_of_the_scores(finished):
@@ -274,3 +261,7 @@ def test_the_command_line_says_errors_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module("experiments.miner", run_name="__main__")
     assert stopped.value.code.startswith("error: There is no demo 'demo/qwen3'")
+
+
+def test_the_report_says_how_active_matched_controls_are(finished):
+    assert "How active the matched controls are" in (finished / "report.html").read_text()

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mmlens.plots.style import finish
-from mmlens.report.page import Page, render, section_html, write
+from mmlens.report.page import Page, render, write
+from mmlens.report.parts import section_html
 from mmlens.report.prompt import Piece, Prompt
 from mmlens.report.sections import (
     Badge,
