@@ -23,15 +23,18 @@ import mmlens
 from experiments import shared as runner
 from experiments.shared import LoadSettings
 from mmlens import plots
-from mmlens.ablation import masks as deactivation
 from mmlens.ablation import tables
+from mmlens.ablation.conditions import domain_conditions
+from mmlens.ablation.effects import effects_table
 from mmlens.ablation.likelihood import evaluate_texts, likelihood_table
-from mmlens.ablation.masks import Questions
+from mmlens.ablation.masks import domain_masks
+from mmlens.ablation.questions import Questions
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.data.texts import chunked, load_texts
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
 from mmlens.hook_names import LANGUAGE
+from mmlens.plots.frames import CONTROLS
 from mmlens.run.folder import Run
 from mmlens.selection import overlap
 from mmlens.storage.fingerprint import data_fingerprint
@@ -116,7 +119,7 @@ def main(config: Config) -> None:
     masks = [
         mask
         for fraction in sorted(config.evaluate_fractions)
-        for mask in deactivation.masks_and_controls(
+        for mask in domain_masks(
             by_module[fraction], {LANGUAGE: probability}, languages, config.seeds
         )
     ]
@@ -124,17 +127,16 @@ def main(config: Config) -> None:
         results = evaluate_texts(
             model,
             texts.samples,
-            deactivation.study_settings(masks, texts, full=True),
+            domain_conditions(masks, texts, full=True),
             rows=run.path("likelihoods.jsonl"),
-            token_budget=config.token_budget,
-            max_batch=config.max_batch,
+            batching=Batching(token_budget=config.token_budget, max_batch=config.max_batch),
         )
         stage.tokens = sum(map(int, results["tokens"]))
 
     with run.stage("report"):
         run.write_csv("likelihoods.csv", likelihood_table(results, masks, texts.samples))
         tokens = dict(zip(results["id"], map(float, results["tokens"]), strict=True))
-        effects = deactivation.effects_table(results, masks, texts, full=True, weights=tokens)
+        effects = effects_table(results, masks, texts, full=True, weights=tokens)
         run.write_csv("effects.csv", effects)
         draw(run, config, selections, neurons, effects, languages)
     runner.summarise(run, (), f"Tables and figures: {config.out}")
@@ -219,7 +221,7 @@ def draw(
         f"matrix_{control}": plots.effect_matrix(
             effects, control, smallest, domains=languages, unit=plots.NATS, asked_of="texts"
         )
-        for control in deactivation.CONTROLS
+        for control in CONTROLS
         if config.seeds
     }
     runner.write_figures(run, figures)

@@ -13,22 +13,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import mmlens
 from experiments import shared as runner
 from experiments.miner import analyses, report
 from experiments.miner.config import QUICK, Config, check
-from experiments.miner.masks import Mined, plan
+from experiments.miner.masks import planned_masks
 from mmlens import importance
+from mmlens.ablation.effects import plan_table
 from mmlens.ablation.evaluate import evaluate
-from mmlens.ablation.masking import Asked
+from mmlens.ablation.questions import Questions
 from mmlens.data.halves import split, sum_of
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.errors import MMLensError
 from mmlens.hook_names import LANGUAGE
 from mmlens.importance import ImportanceScores
+from mmlens.importance.mined import Mined
 from mmlens.run.folder import Run
 from mmlens.streaming.collect import collect_parts
 from mmlens.streaming.distributed import rank_and_world
@@ -68,8 +70,8 @@ def main(config: Config) -> None:
 
     with run.stage("select"):
         mined = Mined(scores, statistics, model.weight_hash)
-        masks, sets = plan(config, model, mined, questions)
-        runner.save_sets(run, f"{LANGUAGE}-{config.ratio:g}", sets)
+        masks = planned_masks(config, model, mined, questions)
+        runner.save_sets(run, f"{LANGUAGE}-{config.ratio:g}", masks.sets)
     study = analyses.ModalityStudy(
         run=run,
         model=model,
@@ -80,23 +82,23 @@ def main(config: Config) -> None:
         batching=runner.batching(config),
         config=config,
         mined=mined,
-        sets=sets,
+        sets=masks.sets,
         masks=masks,
+        questions=questions,
     )
     with run.stage("evaluate") as stage:
         answers = evaluate(
             model,
             questions.samples,
-            masks.settings(),
+            masks.plan.conditions(),
             answers=run.path("answers.jsonl"),
             metric_name=runner.metrics(config),
-            **asdict(study.batching),
+            batching=study.batching,
             **runner.generation(config),
         )
         stage.tokens += answers.tokens
     with run.stage("masking"):
-        grouped = all("source" in s.fields for s in questions.samples)
-        table = masks.table(answers.frame, questions, "source" if grouped else None)
+        table = plan_table(answers.frame, masks.plan, questions, questions.cluster_field)
         run.write_csv("masking.csv", table.assign(model=config.load.model))
     sections = analyses.sections(study, parts, answers.frame)
     with run.stage("report"):
@@ -120,7 +122,7 @@ def found_on(config: Config) -> tuple[str, list[Sample]]:
     return by, take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
 
 
-def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Asked:
+def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Questions:
     """The questions of the data sets that were mined.
 
     Raises:
@@ -134,7 +136,7 @@ def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Asked:
             f"on; its questions are of {', '.join(sorted({str(s.domain) for s in test})) or 'nothing'}."
         )
     asked = take_per_value(asked, "domain", config.questions or None, seed=config.seed)
-    return Asked(tuple(asked), "domain")
+    return Questions.by_field(asked, "domain")
 
 
 def keyed(samples: Sequence[Sample], by: str) -> list[Sample]:
@@ -202,22 +204,22 @@ def announce(
     config: Config,
     model: mmlens.HookedMLLM,
     samples: Sequence[Sample],
-    questions: Asked,
+    questions: Questions,
 ) -> None:
     """Say what the run will take, before the masks are known: as many as will be made."""
-    sets, few = len(model.adapter.modalities) + 2, config.questions_few * len(questions.datasets)
+    sets, few = len(model.adapter.modalities) + 2, config.questions_few * len(questions.own)
     main = (sets + 1) * (1 + 2 * config.seeds) + 13 * 3 * config.comparison
     compared = 2 * len(config.strategies) * len(config.all_weights) + 3 * len(config.ratios)
     compared += 3 * (3 * (sets + 1) * config.treatments + (sets + 6) * config.mining)
-    states = config.states_samples * len(questions.datasets) + config.contribution_samples
+    states = config.states_samples * len(questions.own) + config.contribution_samples
     runner.announce(
         run,
         config,
         model,
         questions.samples,
-        forwards=2 * len(samples) + 4 * states + config.lens_samples * len(questions.datasets),
+        forwards=2 * len(samples) + 4 * states + config.lens_samples * len(questions.own),
         answers=(1 + main) * len(questions.samples) + compared * few,
-        keys=len(questions.datasets),
+        keys=len(questions.own),
         modules=(LANGUAGE,),
     )
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from experiments import shared as runner
 from experiments.miner.config import Config
-from experiments.miner.masks import Masks, Mined, methods_sets
+from experiments.miner.masks import KINDS, Planner, methods_sets
 from experiments.shared.study import Study
 from mmlens import plots
-from mmlens.ablation.masking import CONTROLS, Cell
-from mmlens.ablation.masks import ALL
+from mmlens.ablation.effects import method_differences
+from mmlens.ablation.masks import MASK, Mask
+from mmlens.ablation.questions import Questions
 from mmlens.hook_names import LANGUAGE
 from mmlens.importance import SCORES, ImportanceScores, convergence
 from mmlens.importance.correlation import correlate_scores
-from mmlens.neurons import NeuronSet
+from mmlens.importance.mined import Mined
+from mmlens.neurons import ALL, NeuronSet
 from mmlens.report.sections import Figure, Part, Section, Text
 from mmlens.report.states import state_sections
-from mmlens.selection.methods import ENTROPY, IMPORTANCE, method_differences
+from mmlens.selection.methods import ENTROPY, IMPORTANCE
 from mmlens.selection.overlap import cross_table
 from mmlens.selection.strategies import union
 from mmlens.separation import separation_section
-from mmlens.states.study import mask_settings, study_states
+from mmlens.states.conditions import mask_conditions
+from mmlens.states.study import study_states
 from mmlens.states.tables import contributions, metric_table, scatter_table
 from mmlens.streaming.distributed import rank_and_world
 from mmlens.tokens.token_sets import SLOTS
@@ -45,12 +48,14 @@ class ModalityStudy(Study):
         mined: what neurons were selected from.
         sets: modality -> its neurons.
         masks: every mask, by what it is for.
+        questions: what was asked, by data set.
     """
 
     config: Config
     mined: Mined
     sets: Mapping[str, NeuronSet]
-    masks: Masks
+    masks: Planner
+    questions: Questions
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -182,7 +187,7 @@ def masks_section(study: ModalityStudy) -> Section:
     def add(name: str, drawn: go.Figure, caption: str, **words: object) -> None:
         parts.append(Figure(name, drawn, caption, {**against, **words}))
 
-    for control in CONTROLS:
+    for control in KINDS:
         drawn = plots.masking_effects(main, control, modalities=names, evaluated=datasets)
         add(f"masking-{control}", drawn, "masking_effects", control=control)
     if not (table := study.masking("treatments")).empty:
@@ -226,9 +231,9 @@ def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | No
         {f"{m} ({IMPORTANCE})": s for m, s in importance.items()},
     )
     study.run.write_csv("methods-overlap.csv", shared)
-    pairs = method_pairs(study.masks.cells["methods"])
-    clusters = {s.id: str(s.fields.get("source", s.id)) for s in study.asked}
-    datasets = {d: [s.id for s in study.asked if s.domain == d] for d in study.domains}
+    pairs = method_pairs(study.masks.plan.masks["methods"])
+    datasets = {d: study.questions.own.get(d, ()) for d in study.domains}
+    clusters = study.questions.clusters("source")
     differences = method_differences(answers, pairs, datasets, clusters)
     study.run.write_csv("methods-differences.csv", differences)
     matched = {"control": "matched random"}
@@ -253,9 +258,9 @@ def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | No
     return Section("Entropy against importance", text, found)
 
 
-def method_pairs(cells: Sequence[Cell]) -> list[tuple[str, str, str, str]]:
-    """(label, setting, label, setting) of entropy's and importance's mask of each modality."""
-    masks = {(c.modality, c.found.strategy): c.name for c in cells if c.kind == "mask"}
+def method_pairs(drawn: Sequence[Mask]) -> list[tuple[str, str, str, str]]:
+    """(label, condition, label, condition) of entropy's and importance's mask of each modality."""
+    masks = {(one.label, one.recipe.strategy): one.name for one in drawn if one.kind == MASK}
     pairs = []
     for (modality, method), name in masks.items():
         if method == ENTROPY and (modality, IMPORTANCE) in masks:
@@ -272,12 +277,12 @@ def states_sections(study: ModalityStudy) -> list[Section]:
         found = study_states(
             study.model,
             shown,
-            mask_settings(shown, [everything], seed=config.seed),
+            mask_conditions(shown, [everything], seed=config.seed),
             study.run.path("states"),
             permutations=PERMUTATIONS,
             contributions=False,
             seed=config.seed,
-            **asdict(study.batching),
+            batching=study.batching,
         )
         metrics = study.table("states.csv", "states-metrics", lambda: metric_table(found))
         last = study.model.cfg.n_layers - 1
@@ -293,14 +298,14 @@ def states_sections(study: ModalityStudy) -> list[Section]:
             taken = study_states(
                 study.model,
                 shown,
-                mask_settings(shown, [everything], seed=config.seed),
+                mask_conditions(shown, [everything], seed=config.seed),
                 study.run.path("contributions"),
                 # Of all layers; what else the study keeps of their states is not looked at.
                 permutations=1,
                 group_tokens=2,
                 pooled_tokens=1,
                 seed=config.seed,
-                **asdict(study.batching),
+                batching=study.batching,
             )
             shares = study.table(
                 "contributions.csv", "contributions-table", lambda: contributions(taken)

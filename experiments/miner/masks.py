@@ -1,33 +1,21 @@
-"""Every mask of MINER's experiment: how its neurons are found, what is done to them, who is asked."""
+"""Every mask of MINER's experiment: how its neurons are selected, what is done to them, who is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
+from typing import get_args
 
 import mmlens
 from experiments.miner.config import Config
-from mmlens.ablation.conditions import Setting, ids_with
-from mmlens.ablation.masking import (
-    Asked,
-    Cell,
-    Found,
-    Treatment,
-    masking_table,
-    masks_of,
-    root_mean_square,
-    with_controls,
-)
-from mmlens.ablation.masks import ALL, NONE
+from mmlens.ablation.conditions import MaskPlan, ids_with
+from mmlens.ablation.masks import Mask, Treatment, modality_masks, with_controls
+from mmlens.ablation.questions import Questions
 from mmlens.data.samples import take_per_value
 from mmlens.errors import MMLensError, StatisticsError
 from mmlens.hook_names import LANGUAGE
-from mmlens.importance import ImportanceScores
-from mmlens.neurons import NeuronSet
+from mmlens.importance.mined import Mined
+from mmlens.neurons import ALL, NeuronSet
 from mmlens.selection.methods import (
     ENTROPY,
     IMPORTANCE,
@@ -35,172 +23,117 @@ from mmlens.selection.methods import (
     most_important,
     parts_of_both,
 )
-from mmlens.selection.strategies import Strategy, select_neurons, union
-from mmlens.statistics.neuron_statistics import NeuronStatistics
-from mmlens.tokens.token_sets import MEDIA_GROUPS, SPLIT_TYPES, split_groups
+from mmlens.selection.recipe import Recipe
+from mmlens.selection.strategies import union
+from mmlens.tokens.token_sets import SPLIT_TYPES
 
+#: Controls of the main masks, in the order of their rows.
+KINDS = ("matched", "random")
 #: Matched controls of a comparison's masks.
 FEW_SEEDS = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Mined:
-    """What neurons are selected from.
-
-    Attributes:
-        scores: importance of every split's groups.
-        statistics: activation statistics of the same groups, on the same samples.
-        weight_hash: fingerprint of the model.
-    """
-
-    scores: ImportanceScores
-    statistics: NeuronStatistics
-    weight_hash: str
-
-    @property
-    def media(self) -> tuple[str, ...]:
-        """The media that occur."""
-        return tuple(g for g in MEDIA_GROUPS if g in self.scores.groups and g in self.present())
-
-    def present(self, dataset: str = ALL) -> tuple[str, ...]:
-        """The groups that occur in a data set, or in any."""
-        return self.scores.present(None if dataset == ALL else [dataset])
-
-    def groups(self, split: str, dataset: str = ALL) -> tuple[str, ...]:
-        """The token sets of a split that occur in a data set, or in any."""
-        present = self.present(dataset)
-        return tuple(g for g in split_groups(split, self.media) if g in present)
-
-    def sets(self, found: Found, seed: int = 0) -> dict[str, NeuronSet]:
-        """The neurons that are found in this way, by modality."""
-        groups = self.groups(found.split, found.mined)
-        datasets = None if found.mined == ALL else [found.mined]
-        combined = self.scores.combine(found.weights, groups, datasets)
-        strategy: Strategy = found.strategy  # type: ignore[assignment]
-        return select_neurons(
-            combined, groups, found.ratio, strategy, seed=seed, model_hash=self.weight_hash
-        )
-
-    def measures(self) -> dict[str, Float[Tensor, "layer neuron"]]:
-        """Modality -> root mean square of the activation at its tokens; ``all``: at all tokens."""
-        one = self.statistics.modules[LANGUAGE]
-        groups = self.statistics.groups[LANGUAGE]
-        found = {
-            group: root_mean_square(one.squares[:, g].sum(0), int(one.tokens[:, g].sum()))
-            for g, group in enumerate(groups)
-        }
-        return {**found, ALL: found["prompt"]}
-
-
 @dataclass(eq=False)
-class Masks:
-    """The masks and controls of a run, by what they are for, and the questions of each.
-
-    A mask may serve several purposes, each with questions and controls of its own; it is run once.
+class Planner:
+    """Adds masks to a plan, each with its controls.
 
     Attributes:
-        cells: purpose (``main``, ``treatments``, ``grid``, ...) -> masks and controls.
-        asked: purpose -> name of a mask -> ids of its questions.
+        config: the settings.
+        mined: what neurons are selected from.
+        main: the recipe of the main masks.
+        sets: modality -> the neurons of the main masks.
+        plan: what has been planned.
         left_out: comparisons that could not be made, and why.
     """
 
-    cells: dict[str, list[Cell]] = field(default_factory=dict)
-    asked: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
+    config: Config
+    mined: Mined
+    main: Recipe
+    sets: Mapping[str, NeuronSet]
+    plan: MaskPlan = field(default_factory=MaskPlan)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, purpose: str, cells: Sequence[Cell], ids: frozenset[str]) -> None:
-        """Masks for a purpose, with their controls."""
-        self.cells.setdefault(purpose, []).extend(cells)
-        self.asked.setdefault(purpose, {}).update({cell.mask_name: ids for cell in cells})
+    def __post_init__(self) -> None:
+        self._avoid = union(list(self.sets.values()))
+        measures = self.mined.measures()
+        self._measures = measures | dict.fromkeys(self.config.unions, measures["prompt"])
 
-    def settings(self) -> list[Setting]:
-        """Every mask and control once, on all questions that some purpose asks it."""
-        every = {c.name: c for cells in self.cells.values() for c in cells}
-        ids: dict[str, frozenset[str]] = {}
-        for purpose, cells in self.cells.items():
-            for cell in cells:
-                wanted = self.asked[purpose][cell.mask_name]
-                ids[cell.name] = ids.get(cell.name, frozenset()) | wanted
-        everything = frozenset().union(*ids.values())
-        return [Setting(NONE, (), everything)] + [
-            Setting(name, (cell.neurons,), ids[name], cell.intervention)
-            for name, cell in every.items()
-        ]
+    def add(
+        self,
+        purpose: str,
+        masks: Sequence[Mask],
+        ids: frozenset[str],
+        seeds: int = FEW_SEEDS,
+        kinds: Sequence[str] = ("matched",),
+    ) -> None:
+        """Masks for a purpose, asked these questions."""
+        drawn = with_controls(masks, [self._avoid], self._measures, seeds, kinds)
+        self.plan.add(purpose, drawn, ids)
 
-    def table(self, answers: pd.DataFrame, questions: Asked, cluster: str | None) -> pd.DataFrame:
-        """:func:`mmlens.ablation.masking.masking_table` of every purpose, with a column ``purpose``."""
-        return pd.concat(
-            masking_table(answers, cells, self.asked[purpose], questions, cluster=cluster).assign(
-                purpose=purpose
-            )
-            for purpose, cells in self.cells.items()
-        )
+    def compare(
+        self,
+        purpose: str,
+        ids: frozenset[str],
+        *,
+        seeds: int = FEW_SEEDS,
+        singly: bool = False,
+        **changes: str | float,
+    ) -> None:
+        """Masks of the main recipe but for some changes."""
+        recipe = replace(self.main, **changes)
+        try:
+            sets = self.mined.sets(recipe, self.config.seed)
+        except StatisticsError as error:  # too small a share for this strategy, say
+            said = f"{recipe.strategy}, {recipe.weights}, {recipe.ratio:.2%}: {error}"
+            self.left_out.append(said)
+            return
+        alone = singly and len(sets) > 1  # one modality alone is all of them
+        self.add(purpose, modality_masks(sets, recipe, singly=alone), ids, seeds)
 
 
-def plan(
-    config: Config, model: mmlens.HookedMLLM, mined: Mined, questions: Asked
-) -> tuple[Masks, dict[str, NeuronSet]]:
-    """All masks that were asked for, and the main sets, by modality.
+def planned_masks(
+    config: Config, model: mmlens.HookedMLLM, mined: Mined, questions: Questions
+) -> Planner:
+    """All masks that were asked for.
 
     Raises:
         MMLensError: a union of modalities that have no neurons.
         StatisticsError: a ratio that selects nothing, or leaves too few neurons for controls.
     """
-    main = Found(ALL, config.strategy, config.weights, config.ratio, config.split)
+    main = Recipe(ALL, config.strategy, config.weights, config.ratio, config.split)
     sets = mined.sets(main, config.seed)
-    avoid, measures = union(list(sets.values())), mined.measures()
     every = frozenset(s.id for s in questions.samples)
     some = take_per_value(questions.samples, "domain", config.questions_few, seed=config.seed)
     few = frozenset(s.id for s in some)
-    masks = Masks()
-    cells = masks_of(sets, main) + unions(config.unions, sets, main)
-    measures |= {cell.modality: measures["prompt"] for cell in cells if "+" in cell.modality}
-    masks.add("main", with_controls(cells, avoid, measures, config.seeds), every)
-
-    def compare(purpose: str, found: Found, *, seeds: int, singly: bool = False) -> None:
-        try:
-            sets = mined.sets(found, config.seed)
-        except (
-            StatisticsError
-        ) as error:  # too small a share for this strategy, say: the rest goes on
-            masks.left_out.append(f"{found.strategy}, {found.weights}, {found.ratio:.2%}: {error}")
-            return
-        alone = singly and len(sets) > 1  # one modality alone is all of them
-        cells = masks_of(sets, found, singly=alone)
-        masks.add(purpose, with_controls(cells, avoid, measures, seeds, ("matched",)), few)
-
-    if config.treatments:
-        kinds: tuple[Treatment, ...] = ("zero", "layer_minimum", "keep_only", "own_tokens")
-        for treatment in kinds:
-            for cell in masks_of(sets, main, treatment=treatment):
-                drawn = with_controls([cell], avoid, measures, FEW_SEEDS, ("matched",))
-                # All treatments of a modality are asked the same: questions that have it.
-                mine = ids_with(model, questions.samples, cell.modality)
-                if ids := few & mine:
-                    masks.add("treatments", drawn, ids)
+    joined = unions(config.unions, sets, main)
+    masks = Planner(config, mined, main, sets)
+    masks.add("main", modality_masks(sets, main) + joined, every, config.seeds, KINDS)
+    for treatment in get_args(Treatment) if config.treatments else ():
+        for mask in modality_masks(sets, main, treatment=treatment):
+            # All treatments of a modality are asked the same: questions that have it.
+            if ids := few & ids_with(model, questions.samples, mask.label):
+                masks.add("treatments", [mask], ids)
     for strategy in config.strategies:
         for weights in config.all_weights:
-            compare("grid", replace(main, strategy=strategy, weights=weights), seeds=1)
+            masks.compare("grid", few, seeds=1, strategy=strategy, weights=weights)
     for ratio in config.ratios:
-        compare("ratios", replace(main, ratio=ratio), seeds=FEW_SEEDS)
-    for dataset in (*questions.datasets, ALL) if config.mining else ():
-        compare("mining", replace(main, mined=dataset), seeds=FEW_SEEDS)
+        masks.compare("ratios", few, ratio=ratio)
+    for dataset in (*questions.own, ALL) if config.mining else ():
+        masks.compare("mining", few, mined=dataset)
     for split in SPLIT_TYPES if config.mining else ():
-        compare("splits", replace(main, split=split), seeds=FEW_SEEDS, singly=True)
+        masks.compare("splits", few, singly=True, split=split)
     if config.comparison:
-        cells = methods_cells(config, mined, sets, main)
-        drawn = with_controls(cells, avoid, measures, FEW_SEEDS, ("matched",))
-        masks.add("methods", drawn, every)
-    return masks, sets
+        masks.add("methods", methods_masks(config, mined, sets, main), every)
+    return masks
 
 
-def unions(asked: Sequence[str], sets: Mapping[str, NeuronSet], main: Found) -> list[Cell]:
+def unions(asked: Sequence[str], sets: Mapping[str, NeuronSet], main: Recipe) -> list[Mask]:
     """A mask for each union of modalities, named ``a+b``.
 
     Raises:
         MMLensError: it names a modality without neurons, or one alone.
     """
-    cells = []
+    masks = []
     for one in asked:
         names = one.split("+")
         if len(names) < 2 or set(names) - set(sets):
@@ -208,8 +141,8 @@ def unions(asked: Sequence[str], sets: Mapping[str, NeuronSet], main: Found) -> 
                 f"A union joins modalities with +, such as {'+'.join(list(sets)[:2])}; {one!r} was given, and "
                 f"there are {', '.join(sets)}."
             )
-        cells.append(Cell(main, one, union([sets[name] for name in names])))
-    return cells
+        masks.append(Mask(one, (union([sets[name] for name in names]),), main))
+    return masks
 
 
 def methods_sets(
@@ -229,18 +162,18 @@ def methods_sets(
     return entropy, importance
 
 
-def methods_cells(
-    config: Config, mined: Mined, sets: Mapping[str, NeuronSet], main: Found
-) -> list[Cell]:
+def methods_masks(
+    config: Config, mined: Mined, sets: Mapping[str, NeuronSet], main: Recipe
+) -> list[Mask]:
     """Masks of both methods, of each modality and of all together, and of what one alone finds."""
     if len(mined.groups(config.split)) < 2:
         return []
     entropy, importance = methods_sets(config, mined, sets)
     both = {ENTROPY: entropy, IMPORTANCE: importance}
-    cells = []
+    masks = []
     for method, found in both.items():
-        cells += masks_of(found, replace(main, strategy=method), together=False)
+        masks += modality_masks(found, replace(main, strategy=method), together=False)
     parts = parts_of_both(*(union(list(found.values())) for found in both.values()))
-    return cells + [
-        Cell(replace(main, strategy=part), ALL, neurons) for part, neurons in parts.items()
+    return masks + [
+        Mask(ALL, (neurons,), replace(main, strategy=part)) for part, neurons in parts.items()
     ]

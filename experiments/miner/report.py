@@ -8,7 +8,8 @@ import pandas as pd
 
 from experiments import shared as runner
 from experiments.miner.analyses import ModalityStudy
-from mmlens.ablation.masks import ALL, NONE
+from mmlens.ablation.masks import MASK
+from mmlens.neurons import ALL, NONE
 from mmlens.report import miner
 from mmlens.report.pictures import pictures_of
 from mmlens.report.sections import Example, Section
@@ -59,9 +60,8 @@ def examples(study: ModalityStudy) -> list[Example]:
         (row["setting"], row["id"]): row["prediction"]
         for row in read_jsonl(study.run.path("answers.jsonl"))
     }
-    cells = [c for c in study.masks.cells[MAIN] if c.modality == ALL]
-    mask = next(c.name for c in cells if c.kind == "mask")
-    control = next((c.name for c in cells if c.kind == "matched"), None)
+    names = {m.kind: m.name for m in reversed(study.masks.plan.masks[MAIN]) if m.label == ALL}
+    mask, control = names[MASK], names.get("matched")
     shown = {"modality neurons masked": mask}
     if control:
         shown["matched neurons masked"] = control

@@ -13,7 +13,6 @@ resumes where the first one stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -23,9 +22,11 @@ from experiments import shared as runner
 from experiments.mmneuron import analyses, report
 from experiments.mmneuron.config import QUICK, Config
 from mmlens.ablation import tables
+from mmlens.ablation.conditions import domain_conditions
 from mmlens.ablation.evaluate import Answers, evaluate
 from mmlens.ablation.intervention import Intervention
-from mmlens.ablation.masks import Mask, Questions, masks_and_controls, study_settings
+from mmlens.ablation.masks import Mask, domain_masks
+from mmlens.ablation.questions import Questions
 from mmlens.data.halves import sum_of
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.entropy import Selection, activation_probability, select
@@ -78,7 +79,7 @@ def main(config: Config) -> None:
     masks = [
         mask
         for fraction in sorted(config.evaluate_fractions)
-        for mask in masks_and_controls(
+        for mask in domain_masks(
             selections[fraction], probabilities, domains, config.seeds, intervention(config)
         )
     ]
@@ -93,11 +94,9 @@ def main(config: Config) -> None:
         selections=selections[min(config.evaluate_fractions)],
         probabilities=probabilities,
         questions=questions,
-        answering={
-            "metric_name": runner.metrics(config),
-            "statistics": statistics,
-            **runner.generation(config),
-        },
+        statistics=statistics,
+        intervention=intervention(config),
+        answering={"metric_name": runner.metrics(config), **runner.generation(config)},
     )
     answers = asked(study, masks, full=config.full)
     sections = further_sections(config, study, masks, parts)
@@ -106,7 +105,7 @@ def main(config: Config) -> None:
         splits = (config.samples.train_split, config.samples.test_split)
         skipped = {**statistics.skipped, **answers.skipped}
         samples = runner.samples_used(splits, chosen, questions.samples, domains, skipped)
-        report.write(study, neurons, samples, sections, unit=config.unit, done=intervention(config))
+        report.write(study, neurons, samples, sections, unit=config.unit)
     runner.summarise(run, report.sentences(run))
 
 
@@ -211,9 +210,10 @@ def asked(study: analyses.DomainStudy, masks: Sequence[Mask], *, full: bool) -> 
         answers = evaluate(
             study.model,
             study.asked,
-            study_settings(masks, study.questions, full),
+            domain_conditions(masks, study.questions, full),
             answers=study.run.path("answers.jsonl"),
-            **asdict(study.batching),
+            statistics=study.statistics,
+            batching=study.batching,
             **study.answering,
         )
         stage.tokens += answers.tokens

@@ -7,7 +7,7 @@ the section of the report that shows it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -17,9 +17,13 @@ from torch import Tensor
 from experiments import shared as runner
 from experiments.shared import Study
 from mmlens import plots
+from mmlens.ablation.conditions import domain_conditions
 from mmlens.ablation.deviation import deviation
+from mmlens.ablation.effects import effects_table
 from mmlens.ablation.evaluate import evaluate
-from mmlens.ablation.masks import Mask, Questions, effects_table, masks_and_controls, study_settings
+from mmlens.ablation.intervention import Intervention
+from mmlens.ablation.masks import Mask, domain_masks
+from mmlens.ablation.questions import Questions
 from mmlens.entropy import Selection
 from mmlens.hook_names import LANGUAGE
 from mmlens.neurons import NeuronSet
@@ -36,15 +40,20 @@ class DomainStudy(Study):
     """What all analyses of MMNeuron work on.
 
     Attributes:
-        selections: module -> what was selected, at the fraction that is silenced.
+        selections: module -> what was selected, at the fraction that is masked.
         probabilities: module -> activation probabilities.
         questions: the questions that were asked; their samples are ``asked``.
-        answering: further options of :func:`mmlens.ablation.evaluate.evaluate`: metric_name, max_new_tokens, ...
+        statistics: what the sets were selected from, for interventions that need them.
+        intervention: what is done to the neurons of every mask.
+        answering: further options of :func:`mmlens.ablation.evaluate.evaluate`: metric_name,
+            max_new_tokens, ...
     """
 
     selections: Selections
     probabilities: Probabilities
     questions: Questions
+    statistics: NeuronStatistics
+    intervention: Intervention
     answering: Mapping[str, Any]
 
     @property
@@ -90,24 +99,27 @@ def modules_section(study: DomainStudy, per_domain: int, seeds: int) -> Section 
 
     def make() -> pd.DataFrame:
         asked = Questions.choose(study.questions.samples, study.domains, per_domain, 0, study.seed)
-        source = "source" if all("source" in s.fields for s in asked.samples) else None
         tables = []
         for name, modules in zip(names, combinations, strict=True):
             chosen = {module: study.selections[module] for module in modules}
             masks = [
                 mask
-                for mask in masks_and_controls(chosen, study.probabilities, study.domains, seeds)
-                if mask.mask in study.domains and mask.kind in ("mask", "matched")
+                for mask in domain_masks(
+                    chosen, study.probabilities, study.domains, seeds, study.intervention
+                )
+                if mask.label in study.domains and mask.kind != "random"
             ]
             found = evaluate(
                 study.model,
                 asked.samples,
-                study_settings(masks, asked, full=False),
+                domain_conditions(masks, asked, full=False),
                 answers=study.run.path(f"answers-{name}.jsonl"),
-                **asdict(study.batching),
+                statistics=study.statistics,
+                batching=study.batching,
                 **study.answering,
             )
-            table = effects_table(found.frame, masks, asked, full=False, cluster=source)
+            cluster = asked.cluster_field
+            table = effects_table(found.frame, masks, asked, full=False, cluster=cluster)
             tables.append(table.assign(modules=name))
         return pd.concat(tables)
 
@@ -116,17 +128,25 @@ def modules_section(study: DomainStudy, per_domain: int, seeds: int) -> Section 
     words = {"cells": len(effects), "seeds": seeds}
     return Section(
         "Module by module",
-        "All modules together are above; here each is silenced alone.",
+        "All modules together are above; here each is masked alone.",
         [Figure("modules", figure, "modules", words)],
     )
 
 
 def deviation_section(study: DomainStudy, masks: Sequence[Mask], per_domain: int) -> Section:
-    """MM-6: how far silencing moves the hidden states, whatever it does to the answers."""
-    chosen = [mask for mask in masks if mask.fraction == study.fraction and mask.seed < 2]
+    """MM-6: how far a mask moves the hidden states, whatever it does to the answers."""
+    chosen = [mask for mask in masks if mask.recipe.ratio == study.fraction and mask.seed < 2]
 
     def make() -> pd.DataFrame:
-        return deviation(study.model, study.some(per_domain), chosen, **asdict(study.batching))
+        return deviation(
+            study.model,
+            study.some(per_domain),
+            chosen,
+            rows=study.run.path("deviation.jsonl"),
+            statistics=study.statistics,
+            seed=study.seed,
+            batching=study.batching,
+        )
 
     table = study.table("deviation.csv", "deviation", make)
     figures = [

@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 from experiments import shared as runner
 from experiments.mmneuron.analyses import DomainStudy
 from mmlens import plots
-from mmlens.ablation import masks as deactivation
 from mmlens.ablation import tables
-from mmlens.ablation.intervention import Intervention
+from mmlens.ablation.effects import effects_table
 from mmlens.ablation.masks import Mask
 from mmlens.entropy import Unit
+from mmlens.plots.frames import CONTROLS
 from mmlens.report import mmneuron as report
 from mmlens.report.sections import Section
 from mmlens.report.verdicts import domain_verdicts
@@ -28,10 +28,8 @@ def write_tables(
     """accuracy.csv and effects.csv."""
     samples = study.questions.samples
     study.run.write_csv("accuracy.csv", tables.accuracy_table(answers, masks, samples))
-    has_source = all("source" in s.fields for s in samples)
-    effects = deactivation.effects_table(
-        answers, masks, study.questions, full=full, cluster="source" if has_source else None
-    )
+    cluster = study.questions.cluster_field
+    effects = effects_table(answers, masks, study.questions, full=full, cluster=cluster)
     study.run.write_csv("effects.csv", effects)
 
 
@@ -42,7 +40,6 @@ def write(
     sections: Sequence[Section],
     *,
     unit: Unit,
-    done: Intervention,
 ) -> None:
     """Figures as pages of their own, and report.html with all of them."""
     run, domains = study.run, study.domains
@@ -69,7 +66,9 @@ def write(
         selection=summaries,
         samples=samples,
         stages=run.stages(),
-        examples=tables.examples_table(answers, study.questions, study.fraction, intervention=done),
+        examples=tables.examples_table(
+            answers, study.questions, study.fraction, intervention=study.intervention
+        ),
         domains=list(domains),
         fraction=study.fraction,
         more=sections,
@@ -94,7 +93,7 @@ def figures(
         **{f"entropy_{m}": plots.entropy_histogram(one) for m, one in summaries.items()},
         **{
             f"effects_{control}": plots.effects_against_controls(effects, control, domains=domains)
-            for control in deactivation.CONTROLS
+            for control in CONTROLS
         },
     }
 

@@ -1,35 +1,35 @@
-"""Settings of changed neurons, and how a batch is answered under several of them at once."""
+"""Conditions: what is done to which neurons, and who is asked then; and what is left of a resumed pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from transformers import LogitsProcessorList
-
-from mmlens.ablation.decoding import SeededSampling, seed_of
 from mmlens.ablation.intervention import Intervention
+from mmlens.ablation.masks import Mask
+from mmlens.ablation.questions import Questions
 from mmlens.adapter import KINDS
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.hook_names import LANGUAGE
-from mmlens.hooks import Hook, on_rows
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.neurons import NeuronSet
-from mmlens.statistics.neuron_statistics import NeuronStatistics
-from mmlens.streaming.plan import prepared_or_skipped
+from mmlens.neurons import NONE, NeuronSet
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.sweep import Piece, Rows, Share, Sweep
+
+#: The fields that tell one row of a pass under conditions from another.
+KEY = ("setting", "id")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One intervention and the questions it is evaluated on.
+class Condition:
+    """One intervention and the samples that are run under it.
 
     Attributes:
-        name: unique among the settings.
+        name: unique among the conditions; the column ``setting`` of tables and rows.
         neurons: the sets that are changed; none for the untouched model.
-        ids: ids of the samples to answer.
+        ids: ids of the samples to run.
         intervention: what is done to them; by default they are silenced.
     """
 
@@ -45,13 +45,76 @@ class Setting:
 
     @property
     def beside_others(self) -> bool:
-        """Whether it can run as rows of a batch beside other settings: no towers, no donors."""
+        """Whether it can run as rows of a batch beside other conditions: no towers, no donors."""
         return self.only_language and self.intervention.kind != "resample"
 
     @property
     def limited_to(self) -> str | None:
         """The token group that its changes are limited to; None: no limit, or nothing is changed."""
         return self.intervention.group if self.neurons else None
+
+
+@dataclass(eq=False)
+class MaskPlan:
+    """The masks and controls of a study, by what they are for, and the questions of each.
+
+    A mask may serve several purposes, each with questions and controls of its own; it is run once.
+
+    Attributes:
+        masks: purpose (``main``, ``treatments``, ``grid``, ...) -> masks and controls.
+        asked: purpose -> base name of a mask -> ids of its questions.
+    """
+
+    masks: dict[str, list[Mask]] = field(default_factory=dict)
+    asked: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
+
+    def add(self, purpose: str, masks: Sequence[Mask], ids: frozenset[str]) -> None:
+        """Masks for a purpose, with their controls."""
+        self.masks.setdefault(purpose, []).extend(masks)
+        self.asked.setdefault(purpose, {}).update({mask.base_name: ids for mask in masks})
+
+    def conditions(self) -> list[Condition]:
+        """Every mask and control once, on all questions that some purpose asks it."""
+        return conditions_of(
+            (mask, self.asked[purpose][mask.base_name])
+            for purpose, masks in self.masks.items()
+            for mask in masks
+        )
+
+
+def conditions_of(
+    asked: Iterable[tuple[Mask, Iterable[str]]], everything: Iterable[str] = ()
+) -> list[Condition]:
+    """The untouched model on every question, then each mask once, on all that it is asked.
+
+    Args:
+        asked: masks and controls, each with ids of questions; a mask may come several times.
+        everything: further ids that the untouched model is asked.
+    """
+    masks: dict[str, Mask] = {}
+    ids: dict[str, frozenset[str]] = {}
+    for mask, some in asked:
+        masks.setdefault(mask.name, mask)
+        ids[mask.name] = ids.get(mask.name, frozenset()).union(some)
+    untouched = Condition(NONE, (), frozenset(everything).union(*ids.values()))
+    return [untouched] + [
+        Condition(name, mask.neurons, ids[name], mask.intervention) for name, mask in masks.items()
+    ]
+
+
+def domain_conditions(masks: Sequence[Mask], questions: Questions, full: bool) -> list[Condition]:
+    """The untouched model on every question, and each mask on those of its own domain and of others.
+
+    Args:
+        masks: masks of domains, with their controls.
+        questions: drawn by :meth:`mmlens.ablation.questions.Questions.choose`.
+        full: ask every mask every domain's questions.
+    """
+    each = [
+        (mask, [i for ids in questions.asked(mask.label, full).values() for i in ids])
+        for mask in masks
+    ]
+    return conditions_of(each, (s.id for s in questions.samples))
 
 
 def ids_with(model: HookedMLLM, samples: Sequence[Sample], group: str) -> frozenset[str]:
@@ -67,165 +130,91 @@ def ids_with(model: HookedMLLM, samples: Sequence[Sample], group: str) -> frozen
     )
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are decoded; see :func:`mmlens.ablation.evaluate.evaluate`."""
-
-    max_new_tokens: int
-    temperature: float
-    seed: int
-
-    def options(self, batch: Batch) -> dict[str, Any]:
-        """Keyword arguments of ``generate`` for the rows of a batch."""
-        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
-        options["num_beams"] = 1  # a checkpoint's own settings may ask for beams
-        if self.temperature:
-            assert batch.samples is not None
-            seeds = [seed_of(self.seed, sample.id) for sample in batch.samples]
-            drawn = LogitsProcessorList([SeededSampling(seeds, self.temperature)])
-            options["logits_processor"] = drawn
-        return options
+def check_conditions(conditions: Sequence[Condition], samples: Sequence[Sample]) -> None:
+    """Raise SampleError unless names are unique, samples too, and all ids are those of samples."""
+    ids = {sample.id for sample in samples}
+    if len(ids) != len(samples):
+        raise SampleError("Two samples have the same id; ids must be unique.")
+    if len({one.name for one in conditions}) != len(conditions):
+        raise SampleError("Two conditions have the same name; names must be unique.")
+    for one in conditions:
+        if unknown := sorted(one.ids - ids):
+            raise SampleError(f"Condition {one.name!r} asks unknown sample {unknown[0]!r}.")
 
 
-@dataclass(frozen=True)
-class Donors:
-    """Whose activations a sample takes when neurons are resampled: the next one of a shuffled ring.
+def blocks_of(
+    samples: Sequence[Sample], conditions: Sequence[Condition]
+) -> list[tuple[Sequence[Condition], list[Sample]]]:
+    """Samples that exactly the same conditions ask, with those conditions, in order."""
+    blocks: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        asked = tuple(i for i, one in enumerate(conditions) if sample.id in one.ids)
+        if asked:
+            blocks.setdefault(asked, []).append(sample)
+    return [([conditions[i] for i in asked], block) for asked, block in blocks.items()]
 
-    Attributes:
-        ring: the samples that resampling settings ask, in random order.
-        template: the prompt template.
+
+def resumed(
+    model: HookedMLLM,
+    pieces: Sequence[Piece[Sequence[Condition]]],
+    rows: Rows,
+    batching: Batching,
+    share: Share,
+    *,
+    samples: int,
+    description: str,
+    skipped: Mapping[str, str] | None = None,
+) -> Sweep[Sequence[Condition]]:
+    """The sweep over what is left: each piece under the conditions that lack a row of it.
+
+    Args:
+        model: a hooked model.
+        pieces: all of the pass, each with its conditions.
+        rows: those that are there, by :data:`KEY`.
+        batching: as of the whole pass.
+        share: this process's share of the pieces.
+        samples: how many samples the pass has in all.
+        description: of the progress bar, which counts samples under conditions.
+        skipped: samples that are known to be unreadable.
     """
-
-    ring: tuple[Sample, ...]
-    template: str
-
-    @classmethod
-    def of(
-        cls, samples: Sequence[Sample], settings: Sequence[Setting], template: str, seed: int
-    ) -> Donors:
-        """Of all samples that some resampling setting asks.
-
-        Raises:
-            SampleError: there is only one.
-        """
-        asked = {i for s in settings if s.intervention.kind == "resample" for i in s.ids}
-        if len(asked) == 1:
-            raise SampleError(
-                "Resampling takes activations of another sample; one alone was asked."
-            )
-        order = sorted((s for s in samples if s.id in asked), key=lambda s: seed_of(seed, s.id))
-        return cls(tuple(order), template)
-
-    def batch(self, model: HookedMLLM, batch: Batch) -> Batch:
-        """One donor per row of a batch; one that cannot be read gives way to the next.
-
-        Raises:
-            SampleError: no other sample can be read.
-        """
-        assert batch.samples is not None
-        places = {sample.id: place for place, sample in enumerate(self.ring)}
-        chosen = [self._next(places[sample.id], 1) for sample in batch.samples]
-        ready, reasons = prepared_or_skipped(model, chosen, self.template)
-        if ready is not None and not reasons:
-            return ready.to(model.device)
-        chosen = [self._readable(model, places[sample.id]) for sample in batch.samples]
-        return model.preparer.batch(chosen, self.template).to(model.device)
-
-    def _next(self, place: int, step: int) -> Sample:
-        return self.ring[(place + step) % len(self.ring)]
-
-    def _readable(self, model: HookedMLLM, place: int) -> Sample:
-        for step in range(1, len(self.ring)):
-            one = self._next(place, step)
-            if prepared_or_skipped(model, [one], self.template)[0] is not None:
-                return one
-        raise SampleError(
-            f"No sample beside {self.ring[place].id!r} can be read, so it has no donor."
-        )
+    mine, left = share.of(pieces), []
+    for piece in mine:
+        todo = [one for one in piece.work if _lacking(one, piece.samples, rows)]
+        if todo:
+            left.append(Piece(todo, piece.samples, len(piece.samples) * len(todo)))
+    total = sum(len(piece.samples) * len(piece.work) for piece in mine)
+    return Sweep(
+        model,
+        left,
+        batching,
+        samples=samples,
+        description=description,
+        unit="run",
+        finished=total - sum(piece.units for piece in left),
+        skipped=skipped,
+    )
 
 
-@dataclass(frozen=True)
-class Asker:
-    """Asks batches of questions under settings; see :func:`mmlens.ablation.evaluate.evaluate` for the fields."""
-
-    model: HookedMLLM
-    decoding: Decoding
-    donors: Donors
-    statistics: NeuronStatistics | None = None
-    token_budget: int = 4096
-    max_batch: int = 64
-    together: bool = True
-    keep_unaffected: bool = False
-
-    def answers(self, batch: Batch, settings: Sequence[Setting]) -> Iterator[list[dict[str, Any]]]:
-        """The answers of every question under every setting, run by run; media are encoded once.
-
-        A row is ``setting``, ``id``, ``prediction``.
-
-        Raises:
-            SampleError: a row has no token of the group that a setting is limited to.
-        """
-        if not self.keep_unaffected:
-            for setting in settings:
-                refuse_unaffected(setting, batch)
-        encoded = self.model.encode_media(batch)
-        for chosen in self.runs(batch.shape, settings):
-            whole = encoded if chosen[0].only_language else batch.to(self.model.device)
-            yield self._answered(whole, chosen)
-
-    def runs(self, shape: Sequence[int], settings: Sequence[Setting]) -> list[list[Setting]]:
-        """The settings that a batch of ``shape`` (rows, positions) is run under at once.
-
-        As many side by side as keep rows within ``max_batch`` and rows x positions within
-        ``token_budget``, one at least; alone: those that change towers or need donors.
-        """
-        rows, length = shape
-        fit = min(self.max_batch // rows, self.token_budget // (rows * length))
-        size = max(1, fit) if self.together else 1
-        beside = [one for one in settings if one.beside_others]
-        alone = [[one] for one in settings if not one.beside_others]
-        return [beside[at : at + size] for at in range(0, len(beside), size)] + alone
-
-    def _answered(self, batch: Batch, settings: Sequence[Setting]) -> list[dict[str, Any]]:
-        rows, total = len(batch), len(batch) * len(settings)
-        hooks = [self._hooks(setting, batch) for setting in settings]
-        places = [range(at, at + rows) for at in range(0, total, rows)]
-        # A tower's rows are not the batch's, so a setting that runs alone has its hooks as they are.
-        flat = (
-            hooks[0] if len(hooks) == 1 else on_rows(list(zip(places, hooks, strict=True)), total)
-        )
-        many = batch.repeated(len(settings), self.model.adapter)
-        with self.model.hooks(fwd_hooks=flat):
-            out = self.model.generate(many, **self.decoding.options(many))
-        assert batch.samples is not None
-        asked = ((setting, sample) for setting in settings for sample in batch.samples)
-        return [
-            {"setting": setting.name, "id": sample.id, "prediction": text}
-            for (setting, sample), text in zip(asked, out.texts, strict=True)
-        ]
-
-    def _hooks(self, setting: Setting, batch: Batch) -> list[Hook]:
-        one = setting.intervention
-        given = self.donors.batch(self.model, batch) if one.kind == "resample" else None
-        return one.hooks(setting.neurons, self.model, batch, self.statistics, given)
+def _lacking(condition: Condition, samples: Sequence[Sample], rows: Rows) -> bool:
+    return any(s.id in condition.ids and (condition.name, s.id) not in rows for s in samples)
 
 
-def refuse_unaffected(setting: Setting, batch: Batch) -> None:
-    """Raise SampleError if a row of a batch has no token of the group that a setting is limited to."""
-    if setting.limited_to is None:
+def refuse_unaffected(condition: Condition, batch: Batch) -> None:
+    """Raise SampleError if a row of a batch has no token of the group that a condition is limited to."""
+    if condition.limited_to is None:
         return
-    there = batch.groups.mask(setting.limited_to).any(-1).tolist()
+    there = batch.groups.mask(condition.limited_to).any(-1).tolist()
     assert batch.samples is not None
     for sample, has in zip(batch.samples, there, strict=True):
         if not has:
-            raise unaffected(setting, sample.id)
+            raise unaffected(condition, sample.id)
 
 
-def unaffected(setting: Setting, name: str) -> SampleError:
-    """What is said of a sample that has no token of the group that a setting is limited to."""
+def unaffected(condition: Condition, name: str) -> SampleError:
+    """The error for a sample that has no token of the group that a condition is limited to."""
     return SampleError(
-        f"Sample {name!r} has no token of group {setting.limited_to!r}, so setting {setting.name!r} "
-        f"({setting.intervention.name}) would change nothing in its prompt: leave it out of the setting's ids "
-        "(mmlens.ablation.conditions.ids_with tells which samples have one), or pass keep_unaffected=True to ask it "
-        "all the same."
+        f"Sample {name!r} has no token of group {condition.limited_to!r}, so condition "
+        f"{condition.name!r} ({condition.intervention.name}) would change nothing in its prompt: leave "
+        "it out of the condition's ids (mmlens.ablation.conditions.ids_with tells which samples have "
+        "one), or pass keep_unaffected=True to ask it all the same."
     )

@@ -1,16 +1,48 @@
-"""Sampled decoding whose draws belong to the sample alone: not to its batch, not to the setting."""
+"""How answers are decoded: greedily, or by draws that belong to the sample alone.
+
+Neither the batch nor the condition decides what is drawn.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from mmlens.errors import SampleError
+from mmlens.model.batch import Batch
 from mmlens.storage.fingerprint import data_fingerprint
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are decoded; see :func:`mmlens.ablation.evaluate.evaluate`.
+
+    Attributes:
+        max_new_tokens: length of an answer at most.
+        temperature: 0 decodes greedily; above 0 tokens are drawn (:class:`SeededSampling`).
+        seed: of the draws.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+    def options(self, batch: Batch) -> dict[str, Any]:
+        """Keyword arguments of ``generate`` for the rows of a batch."""
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+        options["num_beams"] = 1  # a checkpoint's own settings may ask for beams
+        if self.temperature:
+            assert batch.samples is not None
+            seeds = [seed_of(self.seed, sample.id) for sample in batch.samples]
+            drawn = LogitsProcessorList([SeededSampling(seeds, self.temperature)])
+            options["logits_processor"] = drawn
+        return options
 
 
 class SeededSampling(LogitsProcessor):

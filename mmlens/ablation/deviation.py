@@ -1,31 +1,37 @@
-"""How far silencing neurons moves the hidden states: per layer and token group, beside controls.
+"""How far a mask moves the hidden states: per layer and token group, beside controls.
 
 MMNeuron measured this without telling how; these are the definitions recommended in the notes on
-methods (2.10). Every batch is run once untouched and once per set; the difference is reduced inside
+methods (2.10). Every batch is run once untouched and once per mask; the difference is reduced inside
 the hook, so that of the changed run only one layer's hidden states exist at a time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.ablation.masks import ALL, Mask
+from mmlens.ablation.conditions import KEY, Condition, resumed
+from mmlens.ablation.donors import ConditionHooks
+from mmlens.ablation.masks import Mask
+from mmlens.ablation.tables import facts_of
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.hook_names import LANGUAGE
-from mmlens.hooks import Hook, zero
+from mmlens.hooks import Hook
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.neurons import ALL
+from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.streaming.batching import Batching
-from mmlens.streaming.plan import check_failures, planned_batches, prepared_or_skipped
+from mmlens.streaming.sweep import ALONE, Piece, Rows, Share, planned
 
 #: Token groups that are told apart by default (methods 2.10).
 GROUPS = ("image", "text", "last")
@@ -101,62 +107,69 @@ def deviation(
     samples: Sequence[Sample],
     masks: Sequence[Mask],
     *,
+    rows: Path | None = None,
     groups: Sequence[str] = GROUPS,
     full: bool = False,
-    template: Any = "auto",
-    token_budget: int = 4096,
-    max_batch: int = 64,
-    max_failures: float = 0.05,
-    progress: bool = True,
+    statistics: NeuronStatistics | None = None,
+    seed: int = 0,
+    batching: Batching = Batching(),  # noqa: B008  (frozen)
+    share: Share = ALONE,
 ) -> pd.DataFrame:
-    """How far silencing each set moves the residual stream after every block.
+    """How far each mask's intervention moves the residual stream after every block.
 
     For sample s, layer l and token group T: the mean over t in T of :func:`relative_l2` and of
-    :func:`cosine_distance` between ``blocks.{l}.hook_resid_post`` with the set silenced and untouched
+    :func:`cosine_distance` between ``blocks.{l}.hook_resid_post`` under the mask and untouched
     (methods 2.10); a row holds its mean and standard error over samples.
 
     Memory beside the model's own: the untouched hidden states of one batch, layers x tokens x d_model
-    in the model's dtype (Vicuna-7B in bfloat16 with 4096 tokens: 1 GiB); a smaller ``token_budget``
+    in the model's dtype (Vicuna-7B in bfloat16 with 4096 tokens: 1 GiB); a smaller token budget
     lowers it. Time: one forward per sample and mask that is asked, and one untouched.
 
     Args:
         model: a hooked model.
         samples: the questions; their prompts are run, nothing is generated.
-        masks: sets and their controls, as :func:`mmlens.ablation.masks.masks_and_controls` makes them.
+        masks: masks and their controls, as :func:`mmlens.ablation.masks.domain_masks` makes them.
+        rows: a JSON-lines file to which each sample's deviation under each mask is appended as soon as
+            it is there. A second call with the same file runs only what is missing; it goes by the
+            masks' names, so keep one file for one choice of groups.
         groups: token groups; a sample without such a token does not count in that group.
         full: run every mask on every sample; default: a domain's masks on that domain's samples, those
             of ``all`` on every one.
-        template, token_budget, max_batch: as in :func:`mmlens.collect`.
-        max_failures: share of samples that may be left out for unreadable media.
-        progress: show a progress bar.
+        statistics: of this model, for the interventions that need them.
+        seed: of who is whose donor when resampling.
+        batching: how samples become prompts and batches.
+        share: this process's part, where several run the pass together.
 
     Returns:
         A row per mask, layer, group and metric (``relative_l2``, ``cosine_distance``): mask, kind,
         seed, fraction, layer, group, metric, mean, se, n_samples.
 
     Raises:
-        SampleError: a mask has no sample to run on, masks of one name, or an unknown group.
+        SampleError: a mask has no sample to run on, masks of one name, an unknown group, or an
+            intervention that cannot be done or has no token to change.
+        StatisticsError: the statistics are of another model, or lack what an intervention needs.
         TooManyFailuresError: more samples unreadable than the cap allows.
     """
-    _check(masks, samples, full)
-    moments: dict[str, Moments] = {}
-    skipped: dict[str, str] = {}
-    blocks = list(_blocks(samples, masks, full))
-    total = sum(len(block) * len(asked) for asked, block in blocks)
-    with tqdm(total=total, unit="run", desc="deviation", disable=None if progress else True) as bar:
-        for asked, block in blocks:
-            for chosen in planned_batches(
-                model, block, Batching(template, token_budget, max_batch)
-            ):
-                batch, reasons = prepared_or_skipped(model, chosen, template)
-                skipped.update(reasons)
-                check_failures(skipped, len(samples), max_failures)
-                if batch is not None:
-                    for mask, values in _compared(model, batch, asked, groups):
-                        part = Moments.of(values)
-                        known = moments.get(mask.name)
-                        moments[mask.name] = part if known is None else known + part
-                bar.update(len(chosen) * len(asked))
+    conditions = _conditions(masks, samples, full)
+    hooks = ConditionHooks.of(
+        model,
+        samples,
+        conditions,
+        template=batching.template,
+        seed=seed,
+        statistics=statistics,
+    )
+    known = Rows(share.file(rows), KEY)
+    pieces = planned(model, _blocks(samples, conditions), batching)
+    sweep = resumed(
+        model, pieces, known, batching, share, samples=len(samples), description="deviation"
+    )
+    for piece, batch in sweep:
+        for new in _compared(hooks, batch, piece.work, groups):
+            known.add(new)
+            sweep.advance(len(piece.samples))
+    known.merge(share)
+    moments = _moments(pieces, known)
     return pd.DataFrame(
         [
             row
@@ -168,22 +181,54 @@ def deviation(
 
 
 def _compared(
-    model: HookedMLLM, batch: Batch, masks: Sequence[Mask], groups: Sequence[str]
-) -> Iterator[tuple[Mask, Float[Tensor, "layer group metric row"]]]:
-    """Each mask's deviation from one untouched run of the batch, per row."""
+    hooks: ConditionHooks, batch: Batch, conditions: Sequence[Condition], groups: Sequence[str]
+) -> Iterator[list[dict[str, object]]]:
+    """Each condition's deviation from one untouched run of the batch: a row per sample.
+
+    A row is ``setting``, ``id`` and ``values`` [layer][group][metric], None where the sample has no
+    token of the group.
+    """
+    model = hooks.model
     batch = batch.to(model.device)
     encoded = model.encode_media(batch)
     names = [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(encoded, names_filter=names, logits_to_keep=1)
     before = {name: cache[name] for name in names}
     where = batch.groups.stack(groups)
-    for mask in masks:
+    assert batch.samples is not None
+    for condition in conditions:
         found: dict[str, Tensor] = {}
-        towers = any(one.module != LANGUAGE and len(one) for one in mask.neurons)
-        hooks = [*zero(mask.neurons), *_comparing(names, before, where, found)]
-        with model.hooks(fwd_hooks=hooks):
-            model.forward(batch if towers else encoded, logits_to_keep=1)
-        yield mask, torch.stack([found[name] for name in names])
+        run = encoded if condition.only_language else batch
+        changes = [*hooks(condition, run), *_comparing(names, before, where, found)]
+        with model.hooks(fwd_hooks=changes):
+            model.forward(run, logits_to_keep=1)
+        values: Float[Tensor, "layer group metric row"] = torch.stack([found[n] for n in names])
+        yield [
+            {
+                "setting": condition.name,
+                "id": sample.id,
+                "values": _listed(values[..., row].tolist()),
+            }
+            for row, sample in enumerate(batch.samples)
+        ]
+
+
+def _moments(pieces: Sequence[Piece[Sequence[Condition]]], rows: Rows) -> dict[str, Moments]:
+    """Condition -> moments of its rows, merged batch by batch in the order of the plan.
+
+    So that their bits do not depend on interruptions, nor on how many processes shared the pass.
+    """
+    moments: dict[str, Moments] = {}
+    for piece in pieces:
+        for condition in piece.work:
+            found = rows.of((condition.name, sample.id) for sample in piece.samples)
+            if found:
+                listed = [_unlisted(row["values"]) for row in found]
+                values = torch.tensor(listed, dtype=torch.float64)
+                part = Moments.of(values.permute(1, 2, 3, 0).contiguous())
+                known = moments.get(condition.name)
+                moments[condition.name] = part if known is None else known + part
+    return moments
 
 
 def _comparing(
@@ -216,15 +261,13 @@ def group_means(
 
 def _rows(mask: Mask, moments: Moments, groups: Sequence[str]) -> Iterator[dict[str, object]]:
     error = moments.standard_error()
+    facts, _ = facts_of(mask)
     for layer in range(len(moments.n)):
         for g, group in enumerate(groups):
             for m, metric in enumerate(METRICS):
                 if (n := int(moments.n[layer, g, m])) > 0:
                     yield {
-                        "mask": mask.mask,
-                        "kind": mask.kind,
-                        "seed": mask.seed,
-                        "fraction": mask.fraction,
+                        **facts,
                         "layer": layer,
                         "group": group,
                         "metric": metric,
@@ -234,28 +277,40 @@ def _rows(mask: Mask, moments: Moments, groups: Sequence[str]) -> Iterator[dict[
                     }
 
 
-def _blocks(
-    samples: Sequence[Sample], masks: Sequence[Mask], full: bool
-) -> Iterator[tuple[list[Mask], list[Sample]]]:
-    """The samples of each domain, with the masks that are run on them."""
-    for domain in dict.fromkeys(str(s.domain) for s in samples):
-        asked = [one for one in masks if full or one.mask in (domain, ALL)]
-        if asked:
-            yield asked, [s for s in samples if str(s.domain) == domain]
-
-
-def _check(masks: Sequence[Mask], samples: Sequence[Sample], full: bool) -> None:
-    if len({one.name for one in masks}) != len(masks):
-        raise SampleError(
-            "Two masks have the same name; kind, domain, fraction and seed tell them."
-        )
-    present = {str(s.domain) for s in samples}
+def _conditions(masks: Sequence[Mask], samples: Sequence[Sample], full: bool) -> list[Condition]:
+    """Each mask on the samples of its domain, or on all."""
+    found = []
     for one in masks:
-        if not samples or not (full or one.mask == ALL or one.mask in present):
+        every = full or one.label == ALL
+        ids = frozenset(s.id for s in samples if every or str(s.domain) == one.label)
+        if not ids:
+            present = sorted({str(s.domain) for s in samples})
             raise SampleError(
-                f"The mask of {one.mask!r} has no sample of that domain to run on; there are "
-                f"{', '.join(sorted(present)) or 'no samples'}."
+                f"The mask of {one.label!r} has no sample of that domain to run on; there are "
+                f"{', '.join(present) or 'no samples'}."
             )
+        found.append(Condition(one.name, one.neurons, ids, one.intervention))
+    return found
+
+
+def _blocks(
+    samples: Sequence[Sample], conditions: Sequence[Condition]
+) -> Iterator[tuple[Sequence[Condition], list[Sample]]]:
+    """The samples of each domain, with the conditions that they are run under."""
+    for domain in dict.fromkeys(str(s.domain) for s in samples):
+        block = [s for s in samples if str(s.domain) == domain]
+        asked = [one for one in conditions if block[0].id in one.ids]
+        if asked:
+            yield asked, block
+
+
+def _listed(values: Sequence[Any]) -> list[Any]:
+    """Nested numbers as JSON has them: None for NaN."""
+    return [_listed(v) if isinstance(v, list) else None if math.isnan(v) else v for v in values]
+
+
+def _unlisted(values: Sequence[Any]) -> list[Any]:
+    return [_unlisted(v) if isinstance(v, list) else math.nan if v is None else v for v in values]
 
 
 def _precise(x: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_model"]:

@@ -1,14 +1,26 @@
-"""What silencing costs, against fair controls: paired per question, with bootstrap intervals."""
+"""What a mask costs, against fair controls: paired per question, with bootstrap intervals.
+
+One computation (:func:`paired_effect` on the rows of :func:`scores_of`) is behind three tables: of
+MMNeuron's masks, of MINER's, and of masks against one another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
+from mmlens.ablation.conditions import MaskPlan
+from mmlens.ablation.masks import MASK, Mask, controls_of
+from mmlens.ablation.questions import Questions
+from mmlens.ablation.tables import intervened
 from mmlens.errors import SampleError
+from mmlens.neurons import ALL, NONE
+from mmlens.plots.frames import CONTROLS
+from mmlens.statistics.bootstrap import drawn_counts, interval
 
 
 @dataclass(frozen=True)
@@ -21,12 +33,12 @@ class Effect:
         n_questions: questions asked.
         n_seeds: control sets.
         baseline: mean score untouched.
-        masked: with the set silenced.
-        control_mean: with a control silenced, mean over seeds.
+        masked: under the mask.
+        control_mean: under a control, mean over seeds.
         control_sd: its standard deviation over seeds.
         drop: baseline - masked.
         control_drop: baseline - control_mean.
-        difference: drop - control_drop; above 0: the set costs more than its control.
+        difference: drop - control_drop; above 0: the mask costs more than its control.
         low, high: bootstrap 95% interval of the difference.
     """
 
@@ -57,13 +69,13 @@ def paired_effect(
     """Cost of a mask against its controls, question by question.
 
     The difference is mean_q [ mean_s control[s, q] - masked[q] ]: what the mask costs beyond what
-    silencing other neurons costs. Its interval is a percentile bootstrap that draws clusters of
+    the same intervention on other neurons costs. Its interval is a percentile bootstrap that draws clusters of
     questions (those on one picture, or one source, are not independent) and control seeds anew.
 
     Args:
         baseline: score of each question untouched.
-        masked: with the set silenced.
-        controls: with each control set silenced.
+        masked: under the mask.
+        controls: under each control.
         clusters: the cluster of each question; None: every question is its own.
         weights: what each question counts in every mean, above 0 (a text's tokens, say); None: alike.
         draws: bootstrap draws.
@@ -76,7 +88,7 @@ def paired_effect(
     if not len(baseline) or not len(controls):
         raise SampleError("An effect needs at least one question and one control set.")
     number = _cluster_numbers(clusters, len(baseline))
-    count = number.max() + 1
+    count = int(number.max()) + 1
     share = np.ones(len(baseline)) if weights is None else weights
     sizes = np.bincount(number, weights=share, minlength=count)
     mask_sum = np.bincount(number, weights=masked * share, minlength=count)
@@ -85,12 +97,11 @@ def paired_effect(
     )
 
     rng = np.random.default_rng(seed)
-    often = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
-    seeds = rng.multinomial(len(controls), np.full(len(controls), 1 / len(controls)), size=draws)
+    often = drawn_counts(rng, count, draws).astype(float)
+    seeds = drawn_counts(rng, len(controls), draws)
     control = np.einsum("ds,sc,dc->d", seeds / len(controls), control_sum, often)
     drawn = (control - often @ mask_sum) / (often @ sizes)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    low, high = interval(drawn, confidence)
 
     per_seed = np.average(controls, axis=1, weights=share)
     spread = float(per_seed.std(ddof=1)) if len(controls) > 1 else 0.0
@@ -109,6 +120,212 @@ def paired_effect(
         low=float(low),
         high=float(high),
     )
+
+
+def effects_table(
+    answers: pd.DataFrame,
+    masks: Sequence[Mask],
+    questions: Questions,
+    *,
+    full: bool,
+    cluster: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """The effect of every mask of domains against each kind of control, paired per question.
+
+    A row per mask x control x evaluated: ``own``, ``others`` (pooled) or, for all neurons together,
+    ``all``; with ``full`` also every evaluated domain by name. Further columns: fraction, intervention
+    (where not all masks silence their neurons), n_neurons, frequency, control_frequency and those of
+    :class:`Effect`.
+
+    Args:
+        answers: frame of :class:`mmlens.ablation.evaluate.Answers`.
+        masks: masks and controls.
+        questions: what was asked.
+        full: whether the full matrix was asked.
+        cluster: field of the samples that groups dependent questions; None: each is its own.
+        weights: sample id -> what it counts in every mean; None: all alike.
+        draws: bootstrap draws.
+    """
+    score = scores_of(answers)
+    clusters = questions.clusters(cluster)
+    rows = []
+    for mask in (m for m in masks if m.kind == MASK):
+        scopes = _scopes(mask.label, questions, full)
+        for kind in CONTROLS:
+            rivals = [one for one in controls_of(mask, masks) if one.kind == kind]
+            for evaluated, ids in scopes.items() if rivals else ():
+                part = _asked(score, ids, [mask, *rivals])
+                if part.empty:
+                    continue
+                about = {"mask": mask.label, "fraction": mask.recipe.ratio}
+                about |= {**intervened(mask, masks), "n_neurons": mask.n_neurons}
+                about |= {"evaluated": evaluated, "control": kind}
+                effect = _paired(
+                    part, mask.name, [m.name for m in rivals], clusters, draws, weights
+                )
+                measures = {"frequency": mask.measure, "control_frequency": _mean_measure(rivals)}
+                rows.append(about | asdict(effect) | measures)
+    return pd.DataFrame(rows)
+
+
+def masking_table(
+    answers: pd.DataFrame,
+    masks: Sequence[Mask],
+    asked: Mapping[str, Collection[str]],
+    questions: Questions,
+    *,
+    cluster: str | None = None,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """What every mask of modalities costs, per data set and over all, beside each kind of control it has.
+
+    Args:
+        answers: frame of :class:`mmlens.ablation.evaluate.Answers`.
+        masks: masks and controls.
+        asked: base name of a mask -> ids of its questions; its controls and the untouched model have
+            been asked them too.
+        questions: all questions, by data set.
+        cluster: field of the samples that groups dependent questions.
+        draws: bootstrap draws.
+
+    Returns:
+        A row per mask x data set (and ``all``) x control: mined, strategy, weights, ratio, split,
+        modality, treatment, evaluated, control (empty where there is none), n_neurons, measure,
+        control_measure and the columns of :class:`Effect`; ``difference`` and its interval are NaN
+        without a control.
+    """
+    score = scores_of(answers)
+    clusters = questions.clusters(cluster)
+    rows = []
+    for mask in (m for m in masks if m.kind == MASK):
+        mine, rivals = set(asked[mask.base_name]), controls_of(mask, masks)
+        for evaluated, ids in _with_all(questions.own).items():
+            part = _asked(score, [i for i in ids if i in mine], [mask, *rivals])
+            if part.empty:
+                continue
+            about = {
+                **asdict(mask.recipe),
+                "modality": mask.label,
+                "treatment": mask.treatment,
+                "evaluated": evaluated,
+                "n_neurons": mask.n_neurons,
+                "measure": mask.measure,
+            }
+            for kind in dict.fromkeys(one.kind for one in rivals):
+                some = [one for one in rivals if one.kind == kind]
+                effect = _paired(part, mask.name, [m.name for m in some], clusters, draws)
+                control = {"control": kind, "control_measure": _mean_measure(some)}
+                rows.append(about | control | asdict(effect))
+            if not rivals:
+                rows.append(about | _alone(part, mask.name))
+    return pd.DataFrame(rows)
+
+
+def plan_table(
+    answers: pd.DataFrame, plan: MaskPlan, questions: Questions, cluster: str | None
+) -> pd.DataFrame:
+    """:func:`masking_table` of every purpose of a plan, with a column ``purpose``."""
+    return pd.concat(
+        masking_table(answers, masks, plan.asked[purpose], questions, cluster=cluster).assign(
+            purpose=purpose
+        )
+        for purpose, masks in plan.masks.items()
+    )
+
+
+def method_differences(
+    answers: pd.DataFrame,
+    pairs: Sequence[tuple[str, str, str, str]],
+    datasets: Mapping[str, Sequence[str]],
+    clusters: Mapping[str, str],
+    *,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """What one mask costs beyond another, question by question, with bootstrap 95% intervals.
+
+    Args:
+        answers: frame of :class:`mmlens.ablation.evaluate.Answers`.
+        pairs: (method a, its condition, method b, its condition).
+        datasets: data set -> ids of its questions.
+        clusters: id -> what groups dependent questions.
+        draws: bootstrap draws.
+
+    Returns:
+        A row per pair and data set (and ``all``): method_a, method_b, evaluated, n_questions,
+        difference (accuracy under b minus accuracy under a: above 0, a costs more), low, high.
+    """
+    score = scores_of(answers)
+    rows = []
+    for method_a, a, method_b, b in pairs:
+        for evaluated, ids in _with_all(datasets).items():
+            part = score.reindex(index=sorted(ids), columns=[NONE, a, b]).dropna()
+            if part.empty:
+                continue
+            effect = asdict(_paired(part, a, [b], clusters, draws))
+            kept = {name: effect[name] for name in ("n_questions", "difference", "low", "high")}
+            about = {"method_a": method_a, "method_b": method_b, "evaluated": evaluated}
+            rows.append(about | kept)
+    return pd.DataFrame(rows)
+
+
+def scores_of(answers: pd.DataFrame) -> pd.DataFrame:
+    """Scores with a row per question and a column per condition; NaN where it was not asked."""
+    return answers.pivot(index="id", columns="setting", values="score")
+
+
+def _asked(score: pd.DataFrame, ids: Sequence[str], masks: Sequence[Mask]) -> pd.DataFrame:
+    """The questions that were asked untouched and under all of these masks."""
+    return score.reindex(index=ids, columns=[NONE, *(one.name for one in masks)]).dropna()
+
+
+def _paired(
+    part: pd.DataFrame,
+    name: str,
+    rivals: Sequence[str],
+    clusters: Mapping[str, str],
+    draws: int,
+    weights: Mapping[str, float] | None = None,
+) -> Effect:
+    ids = [str(i) for i in part.index]
+    return paired_effect(
+        part[NONE].to_numpy(float),
+        part[name].to_numpy(float),
+        part[list(rivals)].to_numpy(float).T,
+        [clusters[i] for i in ids],
+        weights=None if weights is None else np.array([weights[i] for i in ids], float),
+        draws=draws,
+    )
+
+
+def _alone(part: pd.DataFrame, name: str) -> dict[str, object]:
+    """The columns of a mask without controls."""
+    base, masked = (float(part[n].to_numpy(float).mean()) for n in (NONE, name))
+    known = {"n_questions": len(part), "n_seeds": 0, "baseline": base, "masked": masked}
+    unknown = ("control_measure", "control_mean", "control_sd", "control_drop", "difference")
+    missing = dict.fromkeys((*unknown, "low", "high"), float("nan"))
+    return {"control": "", **known, "drop": base - masked, **missing}
+
+
+def _mean_measure(masks: Sequence[Mask]) -> float:
+    return float(np.mean([one.measure for one in masks]))
+
+
+def _with_all(own: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Data set -> ids, and all of them together."""
+    scopes = {name: list(ids) for name, ids in own.items()}
+    return {**scopes, ALL: [i for ids in own.values() for i in ids]}
+
+
+def _scopes(label: str, questions: Questions, full: bool) -> dict[str, list[str]]:
+    asked = questions.asked(label, full)
+    if label == ALL:
+        scopes = {ALL: [i for ids in asked.values() for i in ids]}
+    else:
+        others = [i for domain, ids in asked.items() if domain != label for i in ids]
+        scopes = {"own": list(asked[label]), "others": others}
+    return scopes | ({d: list(ids) for d, ids in asked.items()} if full else {})
 
 
 def _cluster_numbers(

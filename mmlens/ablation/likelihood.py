@@ -1,4 +1,4 @@
-"""Log-probability of texts under settings of silenced neurons: LAPE's evaluation (arXiv 2402.16438).
+"""Log-probability of texts under conditions of changed neurons: LAPE's evaluation (arXiv 2402.16438).
 
 A text is read as a language model reads it: each token is predicted from those before it.
 """
@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from mmlens.ablation.evaluate import Setting
-from mmlens.ablation.masks import NONE, Mask
+from mmlens.ablation.conditions import KEY, Condition, resumed
+from mmlens.ablation.donors import ConditionHooks
+from mmlens.ablation.masks import Mask
+from mmlens.ablation.tables import facts_of
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.hooks import zero
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import NONE as PLAIN_TEXT
-from mmlens.storage.atomic import append_jsonl, read_jsonl
-from mmlens.streaming.batching import plan_batches
+from mmlens.statistics.neuron_statistics import NeuronStatistics
+from mmlens.streaming.batching import Batching
+from mmlens.streaming.sweep import ALONE, Piece, Rows, Share, planned
 
 
 def log_probabilities(
@@ -57,14 +58,15 @@ def log_probabilities(
 def evaluate_texts(
     model: HookedMLLM,
     texts: Sequence[Sample],
-    settings: Sequence[Setting],
+    conditions: Sequence[Condition],
     *,
     rows: Path | None = None,
-    token_budget: int = 2048,
-    max_batch: int = 64,
-    progress: bool = True,
+    statistics: NeuronStatistics | None = None,
+    seed: int = 0,
+    batching: Batching = Batching(token_budget=2048),  # noqa: B008  (frozen)
+    share: Share = ALONE,
 ) -> pd.DataFrame:
-    """Log-probability of plain texts under every setting.
+    """Log-probability of plain texts under every condition.
 
     The texts run as the tokenizer makes them, without template or media (``template="none"``). Memory
     beside the model's own: the logits of one batch, token_budget x vocabulary in the model's dtype.
@@ -72,42 +74,37 @@ def evaluate_texts(
     Args:
         model: a hooked model.
         texts: what is read; of two tokens or more.
-        settings: what to silence, and the ids of the texts to read then.
+        conditions: what to do to which neurons, and the ids of the texts to read then.
         rows: a JSON-lines file to which every text's result is appended as soon as it is there. A
             second call with the same file runs only what is missing.
-        token_budget, max_batch: as in :func:`mmlens.collect`.
-        progress: show a progress bar.
+        statistics: of this model, for the interventions that need them.
+        seed: of who is whose donor when resampling.
+        batching: how texts become batches; its template is not used.
+        share: this process's part, where several run the pass together.
 
     Returns:
-        A row per setting and text: setting, id, log_prob (nats, sum over tokens), tokens (predicted),
+        A row per condition and text: setting, id, log_prob (nats, sum over tokens), tokens (predicted),
         score (log_prob / tokens: nats per token).
 
     Raises:
-        SampleError: settings of one name, an unknown or repeated id, a text of a single token, a text
-            with media.
+        SampleError: conditions of one name, an unknown or repeated id, a text of a single token, a text
+            with media, or an intervention that cannot be done or has no token to change.
+        StatisticsError: the statistics are of another model, or lack what an intervention needs.
     """
-    by_id = {text.id: text for text in texts}
-    _check(texts, settings)
-    known = {(r["setting"], r["id"]): r for r in (read_jsonl(rows) if rows else [])}
-    lengths = [int(n) for n in model.preparer.lengths(texts, PLAIN_TEXT)]
-    total = sum(len(one.ids) for one in settings)
-    with tqdm(total=total, unit="text", desc="texts", disable=None if progress else True) as bar:
-        for setting in settings:
-            asked = [i for i, text in enumerate(texts) if text.id in setting.ids]
-            for chosen in plan_batches([lengths[i] for i in asked], token_budget, max_batch):
-                together = [texts[asked[i]] for i in chosen]
-                if all((setting.name, text.id) in known for text in together):
-                    bar.update(len(chosen))
-                    continue
-                batch = model.prepare(together, template=PLAIN_TEXT)
-                new = _read(model, setting, batch)
-                known |= {(row["setting"], row["id"]): row for row in new}
-                if rows is not None:
-                    append_jsonl(rows, new)
-                bar.update(len(chosen))
-    wanted = [(s.name, name) for s in settings for name in by_id if name in s.ids]
+    batching = replace(batching, template="none")
+    hooks = ConditionHooks.of(
+        model, texts, conditions, template="none", seed=seed, statistics=statistics
+    )
+    known = Rows(share.file(rows), KEY)
+    pieces = _pieces(model, texts, conditions, batching)
+    sweep = resumed(model, pieces, known, batching, share, samples=len(texts), description="texts")
+    for piece, batch in sweep:
+        for condition in piece.work:
+            known.add(_read(hooks, condition, batch.to(model.device)))
+    known.merge(share)
+    wanted = [(one.name, text.id) for one in conditions for text in texts if text.id in one.ids]
     columns = ["setting", "id", "log_prob", "tokens", "score"]
-    return pd.DataFrame([known[key] for key in wanted], columns=columns)
+    return pd.DataFrame(known.of(wanted), columns=columns)
 
 
 def likelihood_table(
@@ -120,11 +117,11 @@ def likelihood_table(
 
     Args:
         results: frame of :func:`evaluate_texts`.
-        masks: what was silenced.
+        masks: what was masked.
         texts: what was read; their ``domain`` is the language.
     """
     language = {t.id: str(t.domain) for t in texts}
-    facts = {one.name: one for one in masks}
+    by_name = {one.name: one for one in masks}
     found: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for setting, name, log_prob, tokens in zip(
         *(results[column] for column in ("setting", "id", "log_prob", "tokens")), strict=True
@@ -132,29 +129,37 @@ def likelihood_table(
         found.setdefault((setting, language[name]), []).append((log_prob, tokens))
     rows = []
     for (setting, evaluated), values in found.items():
-        one, total = facts.get(setting), sum(tokens for _, tokens in values)
+        total = sum(tokens for _, tokens in values)
         mean = sum(log_prob for log_prob, _ in values) / total
-        rows.append(
-            {
-                "mask": one.mask if one else NONE,
-                "kind": one.kind if one else NONE,
-                "seed": one.seed if one else -1,
-                "fraction": one.fraction if one else 0.0,
-                "evaluated": evaluated,
-                "n_texts": len(values),
-                "tokens": int(total),
-                "log_prob": mean,
-                "perplexity": math.exp(-mean) if -mean < 700 else math.inf,
-                "n_neurons": sum(map(len, one.neurons)) if one else 0,
-                "frequency": one.frequency if one else float("nan"),
-            }
-        )
+        before, after = facts_of(by_name.get(setting))
+        measured = {
+            "evaluated": evaluated,
+            "n_texts": len(values),
+            "tokens": int(total),
+            "log_prob": mean,
+            "perplexity": math.exp(-mean) if -mean < 700 else math.inf,
+        }
+        rows.append(before | measured | after)
     return pd.DataFrame(rows)
 
 
-def _read(model: HookedMLLM, setting: Setting, batch: Batch) -> list[dict[str, object]]:
-    with model.hooks(fwd_hooks=zero(setting.neurons)):
-        logits = model(batch)
+def _pieces(
+    model: HookedMLLM,
+    texts: Sequence[Sample],
+    conditions: Sequence[Condition],
+    batching: Batching,
+) -> list[Piece[Sequence[Condition]]]:
+    """The batches of one condition after another; those of the same texts are planned once."""
+    chosen = {one.ids: [t for t in texts if t.id in one.ids] for one in conditions}
+    plans = {ids: planned(model, [(None, block)], batching) for ids, block in chosen.items()}
+    return [
+        Piece([one], piece.samples, piece.units) for one in conditions for piece in plans[one.ids]
+    ]
+
+
+def _read(hooks: ConditionHooks, condition: Condition, batch: Batch) -> list[dict[str, object]]:
+    with hooks.model.hooks(fwd_hooks=hooks(condition, batch)):
+        logits = hooks.model(batch)
     sums, counts = log_probabilities(logits, batch.input_ids, batch.groups.attention)
     assert batch.samples is not None
     found = []
@@ -164,24 +169,6 @@ def _read(model: HookedMLLM, setting: Setting, batch: Batch) -> list[dict[str, o
                 f"Text {sample.id!r} is a single token, so there is nothing to predict; leave it out, or "
                 "join it with another."
             )
-        found.append(
-            {
-                "setting": setting.name,
-                "id": sample.id,
-                "log_prob": total,
-                "tokens": count,
-                "score": total / count,
-            }
-        )
+        row = {"setting": condition.name, "id": sample.id, "log_prob": total, "tokens": count}
+        found.append(row | {"score": total / count})
     return found
-
-
-def _check(texts: Sequence[Sample], settings: Sequence[Setting]) -> None:
-    ids = {text.id for text in texts}
-    if len(ids) != len(texts):
-        raise SampleError("Two texts have the same id; ids must be unique.")
-    if len({one.name for one in settings}) != len(settings):
-        raise SampleError("Two settings have the same name; names must be unique.")
-    for one in settings:
-        if unknown := sorted(one.ids - ids):
-            raise SampleError(f"Setting {one.name!r} reads unknown text {unknown[0]!r}.")

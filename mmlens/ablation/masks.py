@@ -1,74 +1,133 @@
-"""Deactivation studies: silence each domain's neurons, compare with fair controls, tabulate.
+"""Masks: neurons that are changed together, and random sets of neurons to compare them with.
 
-MMNeuron's table masks domain i and asks domain i (methods 2.6). Here every mask is paired with
-control masks, and asked on its own domain and on the others, or on all in a full matrix.
+MMNeuron masks the neurons of a domain in all modules (methods 2.6), MINER those of a modality, or of
+several together, in the language model, mined on one data set (methods 3.5, 3.6). Either is a
+:class:`Mask`: it says how its neurons were selected and what is done to them, and may have controls,
+as many neurons per layer, drawn at random or matched in activation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.ablation.effects import Effect, paired_effect
-from mmlens.ablation.evaluate import Setting
 from mmlens.ablation.intervention import Intervention
-from mmlens.data.samples import Sample, take_per_value
 from mmlens.entropy import Selection
 from mmlens.errors import SampleError
-from mmlens.neurons import NeuronSet
-from mmlens.selection.controls import matched_like, mean_frequency, random_like
+from mmlens.neurons import ALL, NeuronSet
+from mmlens.plots.frames import CONTROLS
+from mmlens.selection.controls import matched_like, mean_measure, random_like
+from mmlens.selection.recipe import DOMAIN_ENTROPY, Recipe
+from mmlens.selection.strategies import union
 
-NONE, ALL = "none", "all"
-CONTROLS = ("random", "matched")
+#: The kind of a mask that is no control.
+MASK = "mask"
+#: What MINER's study does to the neurons of a mask. ``zero`` and ``layer_minimum``: its two values, on
+#: all tokens; ``keep_only``: its complementary mask; ``own_tokens``: zero at the modality's tokens of
+#: the prompt alone (ours: does masking image neurons hurt image tokens only?).
+Treatment = Literal["zero", "layer_minimum", "keep_only", "own_tokens"]
+OWN_TOKENS = "own_tokens"
+
+#: Module -> measure of every neuron of it.
+Measures = Mapping[str, Float[Tensor, "layer neuron"]]
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Neurons to silence, or a control for them.
+    """Neurons that are changed together, or a control of them.
 
     Attributes:
-        mask: the domain whose neurons they are, or ``all`` for every selected one.
-        kind: ``mask``, or ``random`` (as many per layer) or ``matched`` (and as active) controls.
-        seed: of a control's draw; -1 for the mask itself.
-        fraction: the share of the module's neurons that was selected.
-        neurons: the sets, one per module.
-        frequency: mean activation probability of the neurons on the mask's domain.
+        label: the domain or modality whose neurons they are; several joined by ``+``, or ``all``.
+        neurons: sets of different modules.
+        recipe: how they were selected; of a control, the neurons that it stands for.
         intervention: what is done to them.
+        kind: :data:`MASK`, or of a control one of :data:`mmlens.plots.frames.CONTROLS`.
+        seed: of a control's draw; -1 for a mask.
+        measure: mean of the matched quantity over the neurons; NaN where none was given.
     """
 
-    mask: str
-    kind: str
-    seed: int
-    fraction: float
+    label: str
     neurons: tuple[NeuronSet, ...]
-    frequency: float
+    recipe: Recipe
     intervention: Intervention = Intervention()
+    kind: str = MASK
+    seed: int = -1
+    measure: float = field(default=float("nan"), compare=False)
+
+    @property
+    def treatment(self) -> str:
+        """What is done, as tables call it."""
+        own = self.intervention == Intervention("zero", group=self.label)
+        return OWN_TOKENS if own else self.intervention.name
+
+    @property
+    def base_name(self) -> str:
+        """The same for a mask and its controls."""
+        if self.recipe.strategy != DOMAIN_ENTROPY:
+            return "/".join((self.recipe.name, self.label, self.treatment))
+        done = () if self.intervention == Intervention() else (self.intervention.name,)
+        return "/".join((self.label, self.recipe.name, *done))
 
     @property
     def name(self) -> str:
-        """Unique among the masks of a study; the name of its setting."""
-        done = "" if self.intervention == Intervention() else f"/{self.intervention.name}"
-        return f"{self.kind}/{self.mask}/{self.fraction:g}{done}" + (
-            f"/{self.seed}" if self.seed >= 0 else ""
-        )
+        """Unique among the masks of a study; the name of its condition."""
+        return f"{self.kind}/{self.base_name}" + (f"/{self.seed}" if self.seed >= 0 else "")
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of all modules together."""
+        return sum(map(len, self.neurons))
 
 
-def masks_and_controls(
+def treated(treatment: Treatment, label: str) -> Intervention:
+    """The intervention that a treatment of a label's neurons is."""
+    return Intervention("zero", group=label) if treatment == OWN_TOKENS else Intervention(treatment)
+
+
+def modality_masks(
+    sets: Mapping[str, NeuronSet],
+    recipe: Recipe,
+    *,
+    treatment: Treatment = "zero",
+    singly: bool = True,
+    together: bool = True,
+) -> list[Mask]:
+    """A mask for each modality's neurons, and one for all of them.
+
+    ``own_tokens`` has no mask for all: each modality's neurons would have tokens of their own.
+
+    Args:
+        sets: modality -> neurons of one module.
+        recipe: how they were selected.
+        treatment: what is done to them.
+        singly: one mask per modality; those without a neuron are left out.
+        together: one mask for the union.
+
+    Raises:
+        SampleError: a modality is called ``all``.
+    """
+    _check_labels(sets, "modality")
+    chosen = {m: one for m, one in sets.items() if singly and len(one)}
+    if together and treatment != OWN_TOKENS:
+        chosen[ALL] = union(list(sets.values()))
+    return [Mask(m, (one,), recipe, treated(treatment, m)) for m, one in chosen.items()]
+
+
+def domain_masks(
     selections: Mapping[str, Selection],
     probabilities: Mapping[str, Float[Tensor, "layer neuron domain"]],
     domains: Sequence[str],
     seeds: int,
     intervention: Intervention = Intervention(),  # noqa: B008  (frozen)
 ) -> list[Mask]:
-    """Each domain's neurons and all together, each with its controls.
+    """Each domain's neurons and all together, in all modules, each followed by its controls.
 
-    Controls avoid every selected neuron of the module. ``matched`` controls are matched in the
-    activation probability on the mask's own domain (for ``all``: the mean over domains).
+    Controls avoid every selected neuron of the module. They are matched in the activation probability
+    on the mask's own domain (for ``all``: the mean over domains).
 
     Args:
         selections: module -> what was selected, all at one fraction.
@@ -76,181 +135,91 @@ def masks_and_controls(
         domains: the order of their last axis.
         seeds: control sets of each kind.
         intervention: what is done to the masks and their controls alike.
+
+    Raises:
+        SampleError: a domain is called ``all``.
+        StatisticsError: a layer has too few neurons left for a control.
     """
-    if ALL in domains:
-        raise SampleError(f"A domain cannot be called {ALL!r}: that names all domains together.")
-    masks = []
-    for which in (*domains, ALL):
-        sets, frequency, avoid = [], [], []
-        for module, selection in selections.items():
-            p = probabilities[module]
-            sets.append(selection.union if which == ALL else selection.sets[which])
-            frequency.append(p.mean(-1) if which == ALL else p[..., list(domains).index(which)])
-            avoid.append(selection.union)
-        fraction = next(iter(selections.values())).fraction
-        drawn = [("mask", -1, sets)]
-        for seed in range(seeds):
-            plain = [random_like(s, avoid=a, seed=seed) for s, a in zip(sets, avoid, strict=True)]
-            near = [
-                matched_like(s, f, avoid=a, seed=seed)
-                for s, f, a in zip(sets, frequency, avoid, strict=True)
-            ]
-            drawn += [("random", seed, plain), ("matched", seed, near)]
-        for kind, seed, chosen in drawn:
-            mean = float(
-                np.average(
-                    [
-                        mean_frequency(s, f) if len(s) else 0.0
-                        for s, f in zip(chosen, frequency, strict=True)
-                    ],
-                    weights=[len(s) or 1e-9 for s in chosen],
-                )
-            )
-            masks.append(Mask(which, kind, seed, fraction, tuple(chosen), mean, intervention))
-    return masks
+    _check_labels(domains, "domain")
+    recipe = Recipe.of_domains(next(iter(selections.values())).fraction)
+    masks, measures = [], {}
+    for place, domain in enumerate((*domains, ALL)):
+        sets = (s.union if domain == ALL else s.sets[domain] for s in selections.values())
+        masks.append(Mask(domain, tuple(sets), recipe, intervention))
+        measures[domain] = {
+            module: probabilities[module].mean(-1)
+            if domain == ALL
+            else probabilities[module][..., place]
+            for module in selections
+        }
+    return with_controls(masks, [s.union for s in selections.values()], measures, seeds)
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Which questions are asked.
-
-    Attributes:
-        own: domain -> questions for its own mask.
-        shared: domain -> the part of those that the masks of other domains are asked too.
-        samples: all of them.
-    """
-
-    own: Mapping[str, tuple[str, ...]]
-    shared: Mapping[str, tuple[str, ...]]
-    samples: tuple[Sample, ...]
-
-    @classmethod
-    def choose(
-        cls, samples: Sequence[Sample], domains: Sequence[str], own: int, shared: int, seed: int
-    ) -> Questions:
-        """Draw ``own`` questions of each domain, and ``shared`` of those, with a seed.
-
-        Raises:
-            SampleError: a domain has no question.
-        """
-        chosen = take_per_value(
-            [s for s in samples if s.domain in domains], "domain", own, seed=seed
-        )
-        pools = {d: [s for s in chosen if s.domain == d] for d in domains}
-        if empty := [d for d, pool in pools.items() if not pool]:
-            present = sorted({str(s.domain) for s in samples})
-            raise SampleError(
-                f"Domain {empty[0]!r} has no question to evaluate on; there are {', '.join(present)}."
-            )
-        few = {d: take_per_value(pool, "domain", shared, seed=seed) for d, pool in pools.items()}
-        return cls(
-            own={d: tuple(s.id for s in pool) for d, pool in pools.items()},
-            shared={d: tuple(s.id for s in pool) for d, pool in few.items()},
-            samples=tuple(chosen),
-        )
-
-    def asked(self, mask: str, full: bool) -> dict[str, tuple[str, ...]]:
-        """Evaluated domain -> questions, for the mask of a domain or ``all``."""
-        if full:
-            return dict(self.own)
-        return {d: self.own[d] if d == mask else self.shared[d] for d in self.own}
-
-
-def study_settings(masks: Sequence[Mask], questions: Questions, full: bool) -> list[Setting]:
-    """The untouched model on every question, and each mask's intervention on those it is asked."""
-    everything = frozenset(s.id for s in questions.samples)
-    return [Setting(NONE, (), everything)] + [
-        Setting(
-            one.name,
-            one.neurons,
-            frozenset(i for ids in questions.asked(one.mask, full).values() for i in ids),
-            one.intervention,
-        )
-        for one in masks
-    ]
-
-
-def effects_table(
-    answers: pd.DataFrame,
+def with_controls(
     masks: Sequence[Mask],
-    questions: Questions,
-    *,
-    full: bool,
-    cluster: str | None = None,
-    weights: Mapping[str, float] | None = None,
-    draws: int = 2000,
-) -> pd.DataFrame:
-    """The effect of every mask against each kind of control, paired per question.
+    avoid: Sequence[NeuronSet],
+    measures: Mapping[str, Measures],
+    seeds: int,
+    kinds: Sequence[str] = CONTROLS,
+) -> list[Mask]:
+    """The masks, each followed by its controls: as many neurons per layer, under the same intervention.
 
-    A row per mask x control x evaluated: ``own``, ``others`` (pooled) or, for all neurons together,
-    ``all``; with ``full`` also every evaluated domain by name. Further columns: fraction,
-    intervention (where not all masks silence their neurons), n_neurons, frequency, control_frequency and those of :class:`mmlens.ablation.effects.Effect`.
+    ``random`` draws uniformly, ``matched`` among neurons of nearly the same measure; both leave out
+    ``avoid``. Strongly active neurons break a model whatever they encode (CAN, arXiv 2512.00918), and
+    importance ranks by activation: the fair measure of MINER's is the root mean square of the activation
+    at the tokens of the mask's modality (:func:`mmlens.selection.controls.root_mean_square`).
 
     Args:
-        answers: frame of :class:`mmlens.ablation.evaluate.Answers`.
-        masks: what was silenced.
-        questions: what was asked.
-        full: whether the full matrix was asked.
-        cluster: field of the samples that groups dependent questions; None: each is its own.
-        weights: sample id -> what it counts in every mean; None: all alike.
-        draws: bootstrap draws.
+        masks: without controls.
+        avoid: neurons that no control may have, one set per module; usually every selected one.
+        measures: label -> module -> measure of every neuron; ``all`` for all labels together.
+        seeds: controls of each kind.
+        kinds: of :data:`mmlens.plots.frames.CONTROLS`, in the order of the controls.
+
+    Raises:
+        SampleError: an unknown kind, or a label without a measure.
+        StatisticsError: a layer has too few neurons left.
     """
-    score = answers.set_index(["setting", "id"])["score"]
-    clusters = {s.id: str(s.get(cluster)) if cluster else s.id for s in questions.samples}
-    answered = set(score.xs(NONE, level="setting").index)
-    rows = []
-    for one in (m for m in masks if m.kind == "mask"):
-        for kind in CONTROLS:
-            rivals = [
-                m
-                for m in masks
-                if (m.mask, m.kind, m.fraction, m.intervention)
-                == (one.mask, kind, one.fraction, one.intervention)
-            ]
-            for evaluated, ids in _scopes(one.mask, questions, full).items():
-                asked = [i for i in ids if i in answered]
-                if not asked or not rivals:
-                    continue
-                effect: Effect = paired_effect(
-                    score.loc[NONE].loc[asked].to_numpy(float),
-                    score.loc[one.name].loc[asked].to_numpy(float),
-                    np.stack([score.loc[m.name].loc[asked].to_numpy(float) for m in rivals]),
-                    [clusters[i] for i in asked],
-                    weights=None
-                    if weights is None
-                    else np.array([weights[i] for i in asked], float),
-                    draws=draws,
+    if unknown := [kind for kind in kinds if kind not in CONTROLS]:
+        raise SampleError(f"There is no control {unknown[0]!r}; there are {', '.join(CONTROLS)}.")
+    if lacking := [mask.label for mask in masks if mask.label not in measures]:
+        raise SampleError(
+            f"The controls of {lacking[0]!r} are matched in a measure that was not given; there are "
+            f"measures of {', '.join(measures) or 'nothing'}."
+        )
+    blocked = {one.module: one for one in avoid}
+    found = []
+    for mask in masks:
+        measure = measures[mask.label]
+        found.append(replace(mask, measure=mean_measure(mask.neurons, measure)))
+        for seed in range(seeds):
+            for kind in kinds:
+                drawn = tuple(
+                    _control(kind, one, blocked[one.module] | one, measure[one.module], seed)
+                    for one in mask.neurons
                 )
-                rows.append(
-                    {
-                        "mask": one.mask,
-                        "fraction": one.fraction,
-                        **intervened(one, masks),
-                        "n_neurons": sum(map(len, one.neurons)),
-                        "evaluated": evaluated,
-                        "control": kind,
-                        **asdict(effect),
-                        "frequency": one.frequency,
-                        "control_frequency": float(np.mean([m.frequency for m in rivals])),
-                    }
-                )
-    return pd.DataFrame(rows)
+                mean = mean_measure(drawn, measure)
+                found.append(replace(mask, neurons=drawn, kind=kind, seed=seed, measure=mean))
+    return found
 
 
-def intervened(one: Mask, masks: Sequence[Mask]) -> dict[str, str]:
-    """The column ``intervention`` of a mask's row; none where all masks silence their neurons."""
-    if all(mask.intervention == Intervention() for mask in masks):
-        return {}
-    return {"intervention": one.intervention.name}
+def controls_of(mask: Mask, masks: Sequence[Mask]) -> list[Mask]:
+    """The controls of a mask, in their order."""
+    return [one for one in masks if one.kind != MASK and one.base_name == mask.base_name]
 
 
-def _scopes(mask: str, questions: Questions, full: bool) -> dict[str, list[str]]:
-    asked = questions.asked(mask, full)
-    if mask == ALL:
-        scopes = {ALL: [i for ids in asked.values() for i in ids]}
-    else:
-        scopes = {
-            "own": list(asked[mask]),
-            "others": [i for d, ids in asked.items() if d != mask for i in ids],
-        }
-    return scopes | ({d: list(ids) for d, ids in asked.items()} if full else {})
+def _control(
+    kind: str,
+    neurons: NeuronSet,
+    avoid: NeuronSet,
+    measure: Float[Tensor, "layer neuron"],
+    seed: int,
+) -> NeuronSet:
+    if kind == "matched":
+        return matched_like(neurons, measure, avoid=avoid, seed=seed)
+    return random_like(neurons, avoid=avoid, seed=seed)
+
+
+def _check_labels(labels: Sequence[str] | Mapping[str, object], what: str) -> None:
+    if ALL in labels:
+        raise SampleError(f"A {what} cannot be called {ALL!r}: that names all of them together.")

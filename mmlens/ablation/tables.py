@@ -1,4 +1,4 @@
-"""Tables of a deactivation study: neurons, accuracies, samples used, answers before and after."""
+"""Tables of a study of masks: neurons, accuracies, samples used, answers before and after."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.ablation.intervention import Intervention
-from mmlens.ablation.masks import NONE, Mask, Questions, intervened
+from mmlens.ablation.masks import Mask
+from mmlens.ablation.questions import Questions
 from mmlens.data.samples import Sample
 from mmlens.entropy import Selection
+from mmlens.neurons import NONE
+from mmlens.selection.recipe import Recipe
 
 
 def neurons_table(
@@ -62,7 +65,7 @@ def accuracy_table(
     accuracy, n_neurons, frequency.
     """
     domain = {s.id: str(s.domain) for s in samples}
-    facts = {one.name: one for one in masks}
+    by_name = {one.name: one for one in masks}
     scores: dict[tuple[str, str], list[float]] = {}
     for setting, name, score in zip(
         answers["setting"], answers["id"], answers["score"], strict=True
@@ -70,23 +73,34 @@ def accuracy_table(
         scores.setdefault((setting, domain[name]), []).append(score)
     rows = []
     for (setting, evaluated), values in scores.items():
-        one = facts.get(setting)
-        rows.append(
-            {
-                "mask": one.mask if one else NONE,
-                "kind": one.kind if one else NONE,
-                "seed": one.seed if one else -1,
-                "fraction": one.fraction if one else 0.0,
-                **(intervened(one, masks) if one else {}),
-                "evaluated": evaluated,
-                "n": len(values),
-                "correct": sum(values),
-                "accuracy": sum(values) / len(values),
-                "n_neurons": sum(map(len, one.neurons)) if one else 0,
-                "frequency": one.frequency if one else float("nan"),
-            }
-        )
+        one = by_name.get(setting)
+        before, after = facts_of(one)
+        scored = {
+            "evaluated": evaluated,
+            "n": len(values),
+            "correct": sum(values),
+            "accuracy": sum(values) / len(values),
+        }
+        done = intervened(one, masks) if one else {}
+        rows.append(before | done | scored | after)
     return pd.DataFrame(rows)
+
+
+def facts_of(mask: Mask | None) -> tuple[dict[str, object], dict[str, object]]:
+    """The columns of a mask of domains before and behind what was measured; None: the untouched model."""
+    if mask is None:
+        before = {"mask": NONE, "kind": NONE, "seed": -1, "fraction": 0.0}
+        return before, {"n_neurons": 0, "frequency": float("nan")}
+    before = {"mask": mask.label, "kind": mask.kind, "seed": mask.seed}
+    before["fraction"] = mask.recipe.ratio
+    return before, {"n_neurons": mask.n_neurons, "frequency": mask.measure}
+
+
+def intervened(mask: Mask, masks: Sequence[Mask]) -> dict[str, str]:
+    """The column ``intervention`` of a mask's row; none where all masks silence their neurons."""
+    if all(one.intervention == Intervention() for one in masks):
+        return {}
+    return {"intervention": mask.intervention.name}
 
 
 def samples_table(
@@ -136,11 +150,9 @@ def examples_table(
         per_domain: rows per domain.
         intervention: the masks' intervention.
     """
-    settings = {
-        domain: Mask(domain, "mask", -1, fraction, (), 0.0, intervention).name
-        for domain in questions.own
-    }
-    found = before_and_after(answers, questions.samples, questions.own, settings, per_domain)
+    recipe = Recipe.of_domains(fraction)
+    names = {domain: Mask(domain, (), recipe, intervention).name for domain in questions.own}
+    found = before_and_after(answers, questions.samples, questions.own, names, per_domain)
     return found.rename(columns={"label": "domain"})
 
 
@@ -148,25 +160,25 @@ def before_and_after(
     answers: Sequence[Mapping[str, Any]],
     samples: Sequence[Sample],
     asked: Mapping[str, Sequence[str]],
-    settings: Mapping[str, str],
+    conditions: Mapping[str, str],
     per_label: int = 2,
 ) -> pd.DataFrame:
-    """Answers of the untouched model and of one setting for each label, first those that changed.
+    """Answers of the untouched model and under one condition for each label, first those that changed.
 
     Columns: label, question, answer, unmasked, masked, image (its bytes, where it is embedded).
 
     Args:
-        answers: rows of ``answers.jsonl``; the untouched model's setting is :data:`NONE`.
+        answers: rows of ``answers.jsonl``; the untouched model's condition is ``none``.
         samples: what was asked.
         asked: label (a domain, a modality, ...) -> ids of the questions to choose from.
-        settings: label -> name of its setting; a question without both answers is left out.
+        conditions: label -> name of its condition; a question without both answers is left out.
         per_label: rows per label.
     """
     said = {(row["setting"], row["id"]): row for row in answers}
     by_id = {s.id: s for s in samples}
     rows = []
     for label, ids in asked.items():
-        name = settings[label]
+        name = conditions[label]
         both = [
             (i, said[NONE, i], said[name, i]) for i in ids if {(NONE, i), (name, i)} <= set(said)
         ]

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmlens.errors import StatisticsError
+from mmlens.statistics.bootstrap import drawn_counts
 
 #: Slopes below this, in nats per layer, are rounding.
 ROUNDING = 1e-9
@@ -109,7 +110,7 @@ def find_stages(
     pairs = np.array(list(combinations(range(1, n_layers - 1), 2)))
     mean = curves.mean(0)
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n_samples, np.full(n_samples, 1 / n_samples), size=draws) / n_samples
+    weights = drawn_counts(rng, n_samples, draws) / n_samples
     drawn = weights @ curves
 
     best = pairs[_errors(mean[None], numbers, pairs).argmin(1)[0]]

@@ -7,7 +7,7 @@ that are also matched in how often their neurons are active.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -80,10 +80,34 @@ def matched_like(
     return _drawn(neurons, avoid, seed, draw)
 
 
-def mean_frequency(neurons: NeuronSet, frequency: Float[Tensor, "layer neuron"]) -> float:
-    """Mean activation frequency of a set's neurons; NaN for an empty set."""
-    pairs = neurons.pairs()
-    return float(frequency[pairs[:, 0], pairs[:, 1]].mean()) if len(pairs) else float("nan")
+def mean_measure(
+    sets: Sequence[NeuronSet], measures: Mapping[str, Float[Tensor, "layer neuron"]]
+) -> float:
+    """Mean of a measure over the neurons of all sets; 0 where there is none.
+
+    Args:
+        sets: one per module.
+        measures: module -> measure of every neuron of it.
+    """
+    sizes, means = [], []
+    for one in sets:
+        pairs = one.pairs()
+        sizes.append(len(pairs) or 1e-9)
+        inside = measures[one.module][pairs[:, 0], pairs[:, 1]]
+        means.append(float(inside.mean()) if len(pairs) else 0.0)
+    return float(np.average(means, weights=sizes))
+
+
+def root_mean_square(
+    squares: Float[Tensor, "layer neuron"], tokens: int
+) -> Float[Tensor, "layer neuron"]:
+    """sqrt(mean of a squared) over tokens: how strongly a neuron is active, whatever its sign.
+
+    Args:
+        squares: sum of a squared over the tokens.
+        tokens: how many there are.
+    """
+    return (squares / max(tokens, 1)).sqrt()
 
 
 def _drawn(

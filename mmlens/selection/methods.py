@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmlens.ablation.effects import paired_effect
-from mmlens.ablation.masks import NONE
 from mmlens.entropy import activation_probability, select
 from mmlens.errors import StatisticsError
 from mmlens.neurons import NeuronSet
@@ -104,54 +100,3 @@ def parts_of_both(entropy: NeuronSet, importance: NeuronSet) -> dict[str, Neuron
         "importance alone": importance - entropy,
     }
     return {name: one for name, one in parts.items() if len(one)}
-
-
-def method_differences(
-    answers: pd.DataFrame,
-    pairs: Sequence[tuple[str, str, str, str]],
-    datasets: Mapping[str, Sequence[str]],
-    clusters: Mapping[str, str],
-    *,
-    draws: int = 2000,
-) -> pd.DataFrame:
-    """What one mask costs beyond another, question by question, with bootstrap 95% intervals.
-
-    Args:
-        answers: frame of :class:`mmlens.ablation.evaluate.Answers`.
-        pairs: (method a, its setting, method b, its setting).
-        datasets: data set -> ids of its questions.
-        clusters: id -> what groups dependent questions.
-        draws: bootstrap draws.
-
-    Returns:
-        A row per pair and data set (and ``all``): method_a, method_b, evaluated, n_questions,
-        difference (accuracy under b minus accuracy under a: above 0, a costs more), low, high.
-    """
-    score: pd.DataFrame = answers.pivot(index="id", columns="setting", values="score")
-    scopes = {**datasets, "all": [i for ids in datasets.values() for i in ids]}
-    rows = []
-    for method_a, a, method_b, b in pairs:
-        for evaluated, ids in scopes.items():
-            part = score.loc[score.index.intersection(list(ids)), [NONE, a, b]].dropna()
-            if part.empty:
-                continue
-            plain, first, second = (part[name].to_numpy(float) for name in (NONE, a, b))
-            effect = paired_effect(
-                plain,
-                first,
-                np.stack([second]),
-                [clusters[str(i)] for i in part.index],
-                draws=draws,
-            )
-            rows.append(
-                {
-                    "method_a": method_a,
-                    "method_b": method_b,
-                    "evaluated": evaluated,
-                    "n_questions": effect.n_questions,
-                    "difference": effect.difference,
-                    "low": effect.low,
-                    "high": effect.high,
-                }
-            )
-    return pd.DataFrame(rows)

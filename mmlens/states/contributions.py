@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmlens.errors import SampleError
 from mmlens.states.last_token import LastToken, attention_mass, value_norms
+from mmlens.statistics.bootstrap import drawn_counts, interval
 
 #: Measure -> contribution of every token.
 MEASURES = {"attention": attention_mass, "value_norm": value_norms}
@@ -73,32 +74,31 @@ def mean_interval(
         raise SampleError("A mean over samples needs at least one sample.")
     there = ~np.isnan(values)
     rng = np.random.default_rng(seed)
-    often = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=draws)
+    often = drawn_counts(rng, len(values), draws)
     sums, counts = often @ np.where(there, values, 0.0), often @ there.astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(there, values, 0.0).sum(0) / there.sum(0)
         drawn = np.where(counts > 0, sums / counts, np.nan)
     low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     known = ~np.isnan(mean)
-    tail = (1 - confidence) / 2
     if known.any():
-        low[known], high[known] = np.nanquantile(drawn[:, known], [tail, 1 - tail], axis=0)
+        low[known], high[known] = interval(drawn[:, known], confidence)
     return mean, low, high
 
 
 def contribution_table(
     rows: Sequence[Mapping[str, Any]], baseline: str | None, *, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean share of each group per setting, measure and layer, and its change against one setting.
+    """Mean share of each group per condition, measure and layer, and its change against one condition.
 
-    ``delta`` is the mean over samples of (share under the setting - share under ``baseline`` in the
+    ``delta`` is the mean over samples of (share under the condition - share under ``baseline`` in the
     same sample), with its bootstrap interval; NaN in the baseline's own rows. A group that a sample
     lacks contributes nothing there: its share is 0.
 
     Args:
-        rows: of one sample and setting each: ``setting``, ``id``, ``attention_layers``, and ``shares``:
+        rows: of one sample and condition each: ``setting``, ``id``, ``attention_layers``, and ``shares``:
             measure -> group -> a share per layer.
-        baseline: the untouched setting; None: no delta.
+        baseline: the untouched condition; None: no delta.
         draws, seed: of the bootstrap.
 
     Returns:

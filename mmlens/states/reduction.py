@@ -49,7 +49,7 @@ class SampleTokens:
 class SampleStates:
     """Takes one sample's states, layer after layer, and keeps what is needed of them.
 
-    Labellings and orders are drawn once, so that all layers and settings are compared with the same.
+    Labellings and orders are drawn once, so that all layers and conditions are compared with the same.
 
     Args:
         tokens: of the sample.

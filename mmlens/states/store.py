@@ -1,4 +1,4 @@
-"""What a study of token states measures, and its folder: rows per sample and setting, kept tokens."""
+"""What a study of token states measures, and its folder: rows per sample and condition, kept tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmlens.storage.fingerprint import data_fingerprint
 
 #: The layer that stands for what enters the first block.
 EMBEDDED = -1
-#: The file of the rows; its first line tells the plan.
+#: The file of the rows; its first line is a hash of the plan.
 ROWS = "states.jsonl"
 
 
@@ -31,9 +31,9 @@ class StatePlan:
         layers: blocks whose output is read; :data:`EMBEDDED` for what enters the first.
         permutations: of labels and of positions, per sample.
         group_tokens: tokens of a group that the probing index looks at in a sample at most; of a
-            longer group some are drawn, the same in every layer and setting.
+            longer group some are drawn, the same in every layer and condition.
         kept_tokens: tokens of a group that are kept of each sample.
-        contributions: whether to listen to the last token's attention.
+        contributions: whether the last token's attention is recorded.
         seed: of all draws.
     """
 
@@ -56,7 +56,7 @@ class StatePlan:
 
 @dataclass(frozen=True, eq=False)
 class KeptTokens:
-    """Tokens of many samples at one layer, under one setting.
+    """Tokens of many samples at one layer, under one condition.
 
     Attributes:
         states: residual stream.
@@ -79,8 +79,8 @@ class StateStudy:
 
     Attributes:
         plan: what was measured.
-        settings: names of the settings.
-        rows: one per sample and setting, as in the folder's ``states.jsonl``.
+        settings: names of the conditions.
+        rows: one per sample and condition, as in the folder's ``states.jsonl``.
         folder: where the kept tokens are.
         skipped: sample id -> why it could not be read.
         tokens: prompt tokens run in this call, padding left out.
@@ -94,16 +94,16 @@ class StateStudy:
     tokens: int = 0
 
     def kept(self, setting: str, layer: int) -> KeptTokens:
-        """The kept tokens of one setting at one layer, read from disk.
+        """The kept tokens of one condition at one layer, read from disk.
 
         Raises:
-            SampleError: no such setting or layer, or no sample was run under it.
+            SampleError: no such condition or layer, or no sample was run under it.
         """
         ids = tuple(row["id"] for row in self.rows if row["setting"] == setting)
         if not ids or layer not in self.plan.layers:
             raise SampleError(
-                f"There are no token states of setting {setting!r} at layer {layer}; there are the "
-                f"settings {', '.join(self.settings)} and the layers {list(self.plan.layers)}."
+                f"There are no token states of condition {setting!r} at layer {layer}; there are the "
+                f"conditions {', '.join(self.settings)} and the layers {list(self.plan.layers)}."
             )
         parts: dict[str, list[Tensor]] = {"states": [], "labels": [], "positions": []}
         for one in ids:
@@ -117,36 +117,35 @@ class StateStudy:
 
 
 def kept_path(folder: Path, setting: str, sample: str) -> Path:
-    """Where the kept tokens of one sample under one setting are."""
+    """Where the kept tokens of one sample under one condition are."""
     return folder / "tokens" / f"{data_fingerprint([setting, sample])}.safetensors"
 
 
 def mark_of(neurons: Sequence[NeuronSet], intervention: str) -> str:
-    """A hash of what a setting does, so that rows of other neurons under its name are told."""
+    """A hash of what a condition does, so that rows of other neurons under its name are refused."""
     sets = [[one.module, one.pairs().tolist()] for one in neurons]
     return data_fingerprint([sets, intervention])
 
 
-def resumed(
-    folder: Path, plan: StatePlan, weight_hash: str, marks: Mapping[str, str]
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """(setting, sample id) -> row, of those that are there with their tokens; a new file gets its head.
+def rows_of(
+    path: Path, plan: StatePlan, weight_hash: str, marks: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The rows of a file that are there with their kept tokens; a new file gets its first line.
 
     Args:
-        folder: of the study.
+        path: the file of the rows, in the folder of the study.
         plan: what is measured.
         weight_hash: of the model.
-        marks: setting -> :func:`mark_of` it.
+        marks: condition -> :func:`mark_of` it.
 
     Raises:
-        RunFolderError: the folder is of another plan, model or neurons.
+        RunFolderError: the file is of another plan, model or neurons.
     """
-    path = folder / ROWS
     head = {"plan": data_fingerprint([asdict(plan), weight_hash])}
     rows = read_jsonl(path)
     if not rows:
         append_jsonl(path, [head])
-        return {}
+        return []
     different = rows[0] != head
     for row in rows[1:]:
         different |= marks.get(row["setting"], row["mark"]) != row["mark"]
@@ -155,8 +154,4 @@ def resumed(
             f"{path} was written for another plan, model or set of neurons; measure into an empty folder, "
             "or remove this one."
         )
-    return {
-        (row["setting"], row["id"]): row
-        for row in rows[1:]
-        if kept_path(folder, row["setting"], row["id"]).exists()
-    }
+    return [row for row in rows[1:] if kept_path(path.parent, row["setting"], row["id"]).exists()]

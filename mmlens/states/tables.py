@@ -38,7 +38,7 @@ RANGE = (0.025, 0.975)
 
 
 def metric_table(study: StateStudy, *, permutations: int | None = None) -> pd.DataFrame:
-    """Every metric per setting and layer, with its baseline: MI-9's companions, and MI-11.
+    """Every metric per condition and layer, with its baseline: MI-9's companions, and MI-11.
 
     Separation (``silhouette``, ``purity``, ``centroid_cosine``, ``probe``) is of the kept tokens of all
     samples together: of all groups, and of each kind of media with text, in samples that have both.
@@ -64,10 +64,10 @@ def metric_table(study: StateStudy, *, permutations: int | None = None) -> pd.Da
 
 
 def contributions(study: StateStudy) -> pd.DataFrame:
-    """:func:`mmlens.states.contributions.contribution_table` of a study; the first setting is the baseline.
+    """:func:`mmlens.states.contributions.contribution_table` of a study, against its first condition.
 
     Raises:
-        SampleError: the study did not listen to attention.
+        SampleError: the study did not record attention.
     """
     if not study.plan.contributions:
         raise SampleError(
@@ -86,7 +86,7 @@ def scatter_table(
 ) -> pd.DataFrame:
     """Coordinates of the kept tokens, for the triptych (MI-9).
 
-    The same tokens in every panel. PCA has the axes of the untouched setting at each layer, so that
+    The same tokens in every panel. PCA has the axes of the untouched condition at each layer, so that
     its panels can be compared; t-SNE is of each panel alone.
 
     Args:

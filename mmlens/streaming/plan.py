@@ -15,7 +15,7 @@ from mmlens.storage.fingerprint import data_fingerprint
 from mmlens.streaming.batching import Batching, plan_batches
 from mmlens.streaming.distributed import ALONE, Share
 from mmlens.streaming.token_limit import within
-from mmlens.tokens.groups import ALL
+from mmlens.tokens.groups import EVERY_POSITION
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def make_plan(
         batches=tuple(tuple(readable[i] for i in batch) for batch in batches),
         keys=keys,
         by=by,
-        groups={m: tuple(groups) if m == LANGUAGE else (ALL,) for m in modules},
+        groups={m: tuple(groups) if m == LANGUAGE else (EVERY_POSITION,) for m in modules},
         template=template,
         site=site,
         unreadable={

@@ -151,12 +151,20 @@ class Rows:
     Args:
         path: the file, read if it is there; None: rows are kept in memory alone.
         key: fields that tell one row from another, such as ``("condition", "id")``.
+        known: the rows of the file that count; default: all.
     """
 
-    def __init__(self, path: Path | None, key: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        key: Sequence[str],
+        known: Iterable[dict[str, Any]] | None = None,
+    ) -> None:
         self.path, self._key = path, tuple(key)
         self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._keep(read_jsonl(path) if path is not None else [])
+        if known is None:
+            known = read_jsonl(path) if path is not None else []
+        self._keep(known)
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Keep rows, and write them down."""

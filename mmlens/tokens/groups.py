@@ -16,7 +16,7 @@ BASE_GROUPS = ("text", "special", "image", "video", "audio")
 #: Groups made of those.
 DERIVED_GROUPS = ("prompt", "last", "special_text", "template")
 #: The one group of modules other than language: all their real (not padding) positions.
-ALL = "all"
+EVERY_POSITION = "all"
 
 
 @dataclass(frozen=True)

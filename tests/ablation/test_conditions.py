@@ -1,4 +1,4 @@
-"""Settings side by side in one batch: the answers of each are those that it has alone."""
+"""Conditions side by side in one batch: the answers of each are those that it has alone."""
 
 from dataclasses import replace
 
@@ -7,12 +7,16 @@ import pytest
 import torch
 
 import mmlens
-from mmlens.ablation.conditions import Asker, Decoding, Donors, ids_with
-from mmlens.ablation.evaluate import Setting, evaluate
+from mmlens.ablation.answering import Answerer
+from mmlens.ablation.conditions import Condition, ids_with
+from mmlens.ablation.decoding import Decoding
+from mmlens.ablation.donors import ConditionHooks, Donors
+from mmlens.ablation.evaluate import evaluate
 from mmlens.ablation.intervention import Intervention
 from mmlens.data.demos import demo_data
 from mmlens.data.samples import load_samples, take_per_value
 from mmlens.errors import SampleError
+from mmlens.streaming.batching import Batching
 from mmlens.tokens.groups import TokenIds
 from tests.helpers.models import spliced
 from tests.tiny import family
@@ -42,14 +46,14 @@ def test_a_demo_answers_as_it_does_setting_by_setting(name, monkeypatch, tmp_pat
     pictured = ids_with(model, samples, "image")
     few, many = drawn(model, 0.3), drawn(model, 0.97, seed=1)
     settings = [
-        Setting("none", (), ids),
-        Setting("zero", (many,), ids),
-        Setting("few", (few,), ids),
-        Setting("keep", (many,), ids, Intervention("keep_only")),
-        Setting("minimum", (few,), ids, Intervention("layer_minimum")),
-        Setting("set", (few,), ids, Intervention("set_to", 20.0)),
-        Setting("pictures", (many,), pictured, Intervention(group="image")),
-        Setting("text", (many,), ids, Intervention(group="text", new_tokens=True)),
+        Condition("none", (), ids),
+        Condition("zero", (many,), ids),
+        Condition("few", (few,), ids),
+        Condition("keep", (many,), ids, Intervention("keep_only")),
+        Condition("minimum", (few,), ids, Intervention("layer_minimum")),
+        Condition("set", (few,), ids, Intervention("set_to", 20.0)),
+        Condition("pictures", (many,), pictured, Intervention(group="image")),
+        Condition("text", (many,), ids, Intervention(group="text", new_tokens=True)),
     ]
     runs = []
     generate = type(model).generate
@@ -59,7 +63,8 @@ def test_a_demo_answers_as_it_does_setting_by_setting(name, monkeypatch, tmp_pat
         return generate(self, batch, **options)
 
     monkeypatch.setattr(type(model), "generate", counted)
-    options = {"max_new_tokens": 6, "progress": False, "max_batch": 32, "token_budget": 10**6}
+    batching = Batching(max_batch=32, token_budget=10**6)
+    options = {"max_new_tokens": 6, "batching": batching}
     path = tmp_path / "answers.jsonl"
     together = evaluate(model, samples, settings, answers=path, **options)
     beside, runs[:] = list(runs), []
@@ -78,52 +83,57 @@ def test_how_many_run_side_by_side(qwen):
     language, vision = drawn(qwen, 0.1), drawn(qwen, 0.1, module="vision")
     ids = frozenset({"a"})
     settings = [
-        Setting("none", (), ids),
-        Setting("tower", (language, vision), ids),
-        *(Setting(f"s{i}", (language,), ids) for i in range(4)),
-        Setting("resample", (language,), ids, Intervention("resample")),
+        Condition("none", (), ids),
+        Condition("tower", (language, vision), ids),
+        *(Condition(f"s{i}", (language,), ids) for i in range(4)),
+        Condition("resample", (language,), ids, Intervention("resample")),
     ]
-    asker = Asker(qwen, Decoding(1, 0.0, 0), Donors((), "auto"), token_budget=100, max_batch=8)
+    hooks = ConditionHooks(qwen, Donors((), "auto"))
+    answerer = Answerer(hooks, Decoding(1, 0.0, 0), Batching(token_budget=100, max_batch=8))
 
-    def sizes(asker, *shape):
-        runs = asker.runs(shape, settings)
+    def sizes(answerer, *shape):
+        runs = answerer.runs(shape, settings)
         assert [one for run in runs for one in run if one.beside_others] == [
             one for one in settings if one.beside_others
         ]
         assert runs[-2:] == [[settings[1]], [settings[-1]]]
         return [len(run) for run in runs[:-2]]
 
-    assert sizes(asker, 1, 10) == [5]
-    assert sizes(asker, 2, 10) == [4, 1]  # 8 rows
-    assert sizes(asker, 2, 20) == [2, 2, 1]  # 80 tokens
-    assert sizes(asker, 1, 101) == [1] * 5  # one at least
-    assert sizes(replace(asker, together=False), 1, 10) == [1] * 5
+    assert sizes(answerer, 1, 10) == [5]
+    assert sizes(answerer, 2, 10) == [4, 1]  # 8 rows
+    assert sizes(answerer, 2, 20) == [2, 2, 1]  # 80 tokens
+    assert sizes(answerer, 1, 101) == [1] * 5  # one at least
+    assert sizes(replace(answerer, together=False), 1, 10) == [1] * 5
 
 
 def test_towers_donors_and_the_rest_in_one_evaluation(qwen, questions):
     ids = frozenset(s.id for s in questions)
     language, vision = drawn(qwen, 0.6), drawn(qwen, 0.9, module="vision")
     settings = [
-        Setting("none", (), ids),
-        Setting("tower", (vision,), ids_with(qwen, questions, "image")),
-        Setting("zero", (language,), ids),
-        Setting("resample", (language,), ids, Intervention("resample")),
-        Setting("half", (drawn(qwen, 0.5, 1),), frozenset(sorted(ids)[::2])),
+        Condition("none", (), ids),
+        Condition("tower", (vision,), ids_with(qwen, questions, "image")),
+        Condition("zero", (language,), ids),
+        Condition("resample", (language,), ids, Intervention("resample")),
+        Condition("half", (drawn(qwen, 0.5, 1),), frozenset(sorted(ids)[::2])),
     ]
-    options = {"max_new_tokens": 4, "progress": False}
+    options = {"max_new_tokens": 4}
     together = evaluate(qwen, questions, settings, **options)
-    alone = evaluate(qwen, questions, settings, together=False, max_batch=1, **options)
+    alone = evaluate(
+        qwen, questions, settings, together=False, batching=Batching(max_batch=1), **options
+    )
     pd.testing.assert_frame_equal(together.frame, alone.frame)
     assert together.frame.groupby("setting").prediction.agg(tuple).nunique() == len(settings)
 
 
 def test_draws_belong_to_the_sample_beside_other_settings(qwen, questions):
     ids = frozenset(s.id for s in questions)
-    same = [Setting(name, (), ids) for name in ("a", "b", "c")]
-    other = Setting("other", (drawn(qwen, 0.6),), ids)
-    options = {"max_new_tokens": 5, "progress": False, "temperature": 0.9, "seed": 3}
+    same = [Condition(name, (), ids) for name in ("a", "b", "c")]
+    other = Condition("other", (drawn(qwen, 0.6),), ids)
+    options = {"max_new_tokens": 5, "temperature": 0.9, "seed": 3}
     out = evaluate(qwen, questions, [*same, other], **options)
-    alone = evaluate(qwen, questions, [other, *same], together=False, max_batch=2, **options)
+    alone = evaluate(
+        qwen, questions, [other, *same], together=False, batching=Batching(max_batch=2), **options
+    )
     pd.testing.assert_frame_equal(out.frame, alone.frame)
     texts = out.frame.groupby("setting").prediction.agg(tuple)
     assert texts["a"] == texts["b"] == texts["c"] != texts["other"]
@@ -131,9 +141,9 @@ def test_draws_belong_to_the_sample_beside_other_settings(qwen, questions):
 
 def test_a_stopped_run_goes_on_with_what_is_missing(qwen, questions, tmp_path, monkeypatch):
     ids = frozenset(s.id for s in questions)
-    settings = [Setting(f"s{i}", (drawn(qwen, 0.5, i),), ids) for i in range(5)]
+    settings = [Condition(f"s{i}", (drawn(qwen, 0.5, i),), ids) for i in range(5)]
     path = tmp_path / "answers.jsonl"
-    options = {"max_new_tokens": 3, "progress": False, "answers": path, "max_batch": 18}
+    options = {"max_new_tokens": 3, "answers": path, "batching": Batching(max_batch=18)}
     generate = type(qwen).generate
     runs = []
 
@@ -150,7 +160,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(qwen, questions, tmp_path, m
     again = evaluate(qwen, questions, settings, **options)
     assert sum(runs[2:]) == 3 * len(ids)
     pd.testing.assert_frame_equal(
-        again.frame, evaluate(qwen, questions, settings, max_new_tokens=3, progress=False).frame
+        again.frame, evaluate(qwen, questions, settings, max_new_tokens=3).frame
     )
 
 
@@ -165,13 +175,13 @@ def test_a_sample_without_the_group_is_refused_before_anything_runs(qwen, questi
     assert ids_with(qwen, questions, "audio") == frozenset()  # the model hears nothing
     neurons = (drawn(qwen, 0.5),)
     asked = [
-        Setting("none", (), ids, Intervention(group="image")),  # nobody is masked: not refused
-        Setting("pictures", neurons, with_picture, Intervention(group="image")),
+        Condition("none", (), ids, Intervention(group="image")),  # nobody is masked: not refused
+        Condition("pictures", neurons, with_picture, Intervention(group="image")),
     ]
-    options = {"max_new_tokens": 2, "progress": False}
+    options = {"max_new_tokens": 2}
     assert len(evaluate(qwen, questions, asked, **options).frame) == len(ids) + len(with_picture)
     lacking = min(ids - with_picture)
-    wrong = [Setting("all", neurons, ids, Intervention(group="image"))]
+    wrong = [Condition("all", neurons, ids, Intervention(group="image"))]
     with monkeypatch.context() as patch:
         patch.setattr(type(qwen), "generate", lambda *a, **k: pytest.fail("ran"))
         with pytest.raises(
@@ -191,9 +201,9 @@ def test_a_prompt_without_the_tokens_is_refused_at_its_batch(qwen, questions, mo
     monkeypatch.setattr(
         type(qwen.adapter), "token_ids", lambda self, _: TokenIds(self.placeholders(), frozenset())
     )
-    options = {"max_new_tokens": 1, "progress": False}
+    options = {"max_new_tokens": 1}
     for group, refused in (("special_text", False), ("special", True)):
-        setting = [Setting("s", (drawn(qwen, 0.5),), ids, Intervention(group=group))]
+        setting = [Condition("s", (drawn(qwen, 0.5),), ids, Intervention(group=group))]
         if not refused:
             assert len(evaluate(qwen, questions, setting, **options).frame) == len(ids)
             continue

@@ -14,11 +14,16 @@ from scipy.spatial import distance
 import mmlens
 from mmlens import plots
 from mmlens.ablation.deviation import Moments, cosine_distance, deviation, group_means, relative_l2
+from mmlens.ablation.intervention import Intervention
 from mmlens.ablation.masks import Mask
 from mmlens.errors import SampleError
 from mmlens.neurons import NeuronSet
+from mmlens.selection.recipe import Recipe
+from mmlens.streaming.batching import Batching
 from tests.helpers.reference import zeroed_columns
 from tests.tiny import llava_next as tiny
+
+ZERO = Intervention()
 
 # The formulas
 
@@ -80,9 +85,17 @@ def test_moments_in_parts_are_those_of_the_whole(parts):
 # A model
 
 
-def mask(name="red", kind="mask", seed=-1, pairs=((0, 3), (1, 7), (1, 30)), module="language"):
+def mask(
+    name="red",
+    kind="mask",
+    seed=-1,
+    pairs=((0, 3), (1, 7), (1, 30)),
+    module="language",
+    intervention=ZERO,
+):
     shape = {"language": (3, 48), "vision": (3, 40)}[module]
-    return Mask(name, kind, seed, 0.01, (NeuronSet(pairs, module, shape),), 0.0)
+    neurons = (NeuronSet(pairs, module, shape),)
+    return Mask(name, neurons, Recipe.of_domains(0.01), intervention, kind, seed)
 
 
 def hidden_states(model, batch):
@@ -129,12 +142,12 @@ def expected(model, samples, neurons):
 def test_it_is_what_hugging_face_gives_with_zeroed_columns(samples, backbone):
     model = mmlens.splice(tiny.model("mistral"), tiny.processor(), backbone=backbone)
     masks = [mask("red"), mask("red", "random", 0, [(2, 5)]), mask("all", pairs=[(0, 1), (2, 2)])]
-    table = deviation(model, samples, masks, token_budget=150, progress=False)
+    table = deviation(model, samples, masks, batching=Batching(token_budget=150))
     red = [s for s in samples if s.domain == "red"]
     for one in masks:
-        asked = samples if one.mask == "all" else red
+        asked = samples if one.label == "all" else red
         values = expected(model, asked, one.neurons[0])
-        rows = table[(table["mask"] == one.mask) & (table.kind == one.kind)]
+        rows = table[(table["mask"] == one.label) & (table.kind == one.kind)]
         assert len(rows) == len(values) == 3 * 3 * 2
         for row in rows.itertuples():
             own = values[row.layer, row.group, row.metric]
@@ -147,29 +160,25 @@ def test_it_is_what_hugging_face_gives_with_zeroed_columns(samples, backbone):
 
 
 def test_layers_before_the_first_neuron_do_not_move(mistral_model, samples):
-    table = deviation(mistral_model, samples, [mask(pairs=[(1, 4), (1, 5)])], progress=False)
+    table = deviation(mistral_model, samples, [mask(pairs=[(1, 4), (1, 5)])])
     by_layer = table.groupby("layer")["mean"]
     assert by_layer.max()[0] == 0
     assert by_layer.min()[1] > 0
     assert by_layer.min()[2] > 0
-    none = deviation(mistral_model, samples, [mask(pairs=[])], progress=False)
+    none = deviation(mistral_model, samples, [mask(pairs=[])])
     assert none["mean"].max() == 0
 
 
 def test_masks_of_a_tower_move_what_the_picture_is_read_from(mistral_model, samples):
     pictured = [s for s in samples if s.images]
-    table = deviation(
-        mistral_model, pictured, [mask(pairs=[(0, 2), (1, 3)], module="vision")], progress=False
-    )
+    table = deviation(mistral_model, pictured, [mask(pairs=[(0, 2), (1, 3)], module="vision")])
     first = table[(table.layer == 0) & (table.metric == "relative_l2")].set_index("group")["mean"]
     assert first["image"] > 0.001
 
 
 def test_full_runs_every_mask_on_every_sample(mistral_model, samples):
     own, every = (
-        deviation(
-            mistral_model, samples, [mask("blue")], full=full, groups=("last",), progress=False
-        )
+        deviation(mistral_model, samples, [mask("blue")], full=full, groups=("last",))
         for full in (False, True)
     )
     assert set(own.n_samples) == {sum(s.domain == "blue" for s in samples)}
@@ -178,11 +187,11 @@ def test_full_runs_every_mask_on_every_sample(mistral_model, samples):
 
 def test_what_is_refused(mistral_model, samples):
     with pytest.raises(SampleError, match="'green' has no sample.*blue, red"):
-        deviation(mistral_model, samples, [mask("green")], progress=False)
+        deviation(mistral_model, samples, [mask("green")])
     with pytest.raises(SampleError, match="same name"):
-        deviation(mistral_model, samples, [mask(), mask()], progress=False)
+        deviation(mistral_model, samples, [mask(), mask()])
     with pytest.raises(SampleError, match="token group 'pixels'"):
-        deviation(mistral_model, samples, [mask()], groups=("pixels",), progress=False)
+        deviation(mistral_model, samples, [mask()], groups=("pixels",))
 
 
 # Its figure

@@ -10,11 +10,13 @@ from scipy.special import softmax
 from scipy.stats import chisquare
 
 import mmlens
+from mmlens.ablation.conditions import Condition
 from mmlens.ablation.decoding import SeededSampling, seed_of
-from mmlens.ablation.evaluate import Setting, evaluate
+from mmlens.ablation.evaluate import evaluate
 from mmlens.ablation.intervention import Intervention
 from mmlens.errors import SampleError, StatisticsError, TooManyFailuresError
 from mmlens.storage.atomic import read_jsonl
+from mmlens.streaming.batching import Batching
 from tests.tiny import llava_next as tiny
 
 
@@ -29,16 +31,16 @@ def settings(questions):
     early = mmlens.NeuronSet([(0, i) for i in range(30)], "language", shape)
     vision = mmlens.NeuronSet([(0, i) for i in range(20)], "vision", (3, 40))
     return [
-        Setting("none", (), frozenset(ids)),
-        Setting("early", (early,), frozenset(ids[:6])),
-        Setting("towers", (early, vision), frozenset(ids[3:9])),
+        Condition("none", (), frozenset(ids)),
+        Condition("early", (early,), frozenset(ids[:6])),
+        Condition("towers", (early, vision), frozenset(ids[3:9])),
     ]
 
 
 def test_predictions_equal_generation_one_by_one(mistral_model, questions):
     pictured = [s for s in questions if s.images]
     chosen = settings(pictured)
-    out = evaluate(mistral_model, pictured, chosen, max_new_tokens=4, progress=False)
+    out = evaluate(mistral_model, pictured, chosen, max_new_tokens=4)
     rows = {(r.setting, r.id): r for r in out.frame.itertuples()}
     assert len(rows) == sum(len(s.ids) for s in chosen)
     by_id = {s.id: s for s in pictured}
@@ -55,7 +57,7 @@ def test_predictions_equal_generation_one_by_one(mistral_model, questions):
 def test_every_answer_is_on_disk_and_asked_once(mistral_model, questions, tmp_path, monkeypatch):
     path = tmp_path / "answers.jsonl"
     pictured = [s for s in questions if s.images]
-    options = {"max_new_tokens": 3, "progress": False, "answers": path, "max_batch": 3}
+    options = {"max_new_tokens": 3, "answers": path, "batching": Batching(max_batch=3)}
     whole = evaluate(mistral_model, pictured, settings(pictured), **options)
     lines = path.read_text().splitlines()
     assert len(lines) == len(whole.frame)
@@ -75,23 +77,20 @@ def test_batching_changes_no_answer(mistral_model, questions):
         mistral_model,
         questions,
         settings(questions)[:2],
-        max_batch=1,
+        batching=Batching(max_batch=1),
         max_new_tokens=3,
-        progress=False,
     )
-    many = evaluate(
-        mistral_model, questions, settings(questions)[:2], max_new_tokens=3, progress=False
-    )
+    many = evaluate(mistral_model, questions, settings(questions)[:2], max_new_tokens=3)
     pd.testing.assert_frame_equal(few.frame, many.frame)
 
 
 def test_bad_questions(mistral_model, questions, tmp_path, monkeypatch):
     with pytest.raises(SampleError, match="unknown sample 'nobody'"):
-        evaluate(mistral_model, questions, [Setting("x", (), frozenset({"nobody"}))])
+        evaluate(mistral_model, questions, [Condition("x", (), frozenset({"nobody"}))])
     unanswered = [replace(questions[0], answers=())]
     with pytest.raises(SampleError, match="no accepted answer"):
-        evaluate(mistral_model, unanswered, [Setting("x", (), frozenset({"s0"}))])
-    twice = [Setting("x", (), frozenset({"s0"}))] * 2
+        evaluate(mistral_model, unanswered, [Condition("x", (), frozenset({"s0"}))])
+    twice = [Condition("x", (), frozenset({"s0"}))] * 2
     with pytest.raises(SampleError, match="same name"):
         evaluate(mistral_model, questions, twice)
     with pytest.raises(SampleError, match="exact_match"):
@@ -101,16 +100,18 @@ def test_bad_questions(mistral_model, questions, tmp_path, monkeypatch):
         with pytest.raises(SampleError, match="'s0': VQA accuracy needs the answers of all 10"):
             evaluate(mistral_model, questions, twice[:1], metric_name="vqa_accuracy")
     broken = [*questions, replace(questions[0], id="bad", images=(str(tmp_path / "no.png"),))]
-    asked = [Setting("x", (), frozenset({"s0", "bad"}))]
-    out = evaluate(mistral_model, broken, asked, max_failures=0.5, progress=False, max_new_tokens=2)
+    asked = [Condition("x", (), frozenset({"s0", "bad"}))]
+    out = evaluate(
+        mistral_model, broken, asked, batching=Batching(max_failures=0.5), max_new_tokens=2
+    )
     assert set(out.skipped) == {"bad"}
     assert set(out.frame.id) == {"s0"}
     with pytest.raises(TooManyFailuresError, match="does not exist"):
-        evaluate(mistral_model, broken, asked, max_failures=0.0, progress=False)
+        evaluate(mistral_model, broken, asked, batching=Batching(max_failures=0.0))
 
 
 def test_hooks_are_gone_afterwards(mistral_model, questions):
-    evaluate(mistral_model, questions, settings(questions)[:2], max_new_tokens=1, progress=False)
+    evaluate(mistral_model, questions, settings(questions)[:2], max_new_tokens=1)
     assert not any(point.has_hooks() for point in mistral_model.hook_dict.values())
     with torch.no_grad():
         batch = mistral_model.prepare(questions)
@@ -129,7 +130,7 @@ def test_interventions_equal_generation_one_by_one(mistral_model, questions):
     pictured = [s for s in questions if s.images]
     ids = frozenset(s.id for s in pictured)
     neurons = mmlens.NeuronSet([(x, i) for x in (0, 1) for i in range(40)], "language", (3, 48))
-    statistics = mmlens.collect(mistral_model, pictured, batching=mmlens.Batching(progress=False))
+    statistics = mmlens.collect(mistral_model, pictured)
     interventions = [
         Intervention(),
         Intervention("scale", 3.0),
@@ -138,9 +139,9 @@ def test_interventions_equal_generation_one_by_one(mistral_model, questions):
         Intervention("layer_minimum"),
         Intervention("keep_only"),
     ]
-    asked = [Setting("none", (), ids)]
-    asked += [Setting(one.name, (neurons,), ids, one) for one in interventions]
-    options = {"max_new_tokens": 4, "progress": False, "statistics": statistics}
+    asked = [Condition("none", (), ids)]
+    asked += [Condition(one.name, (neurons,), ids, one) for one in interventions]
+    options = {"max_new_tokens": 4, "statistics": statistics}
     out = evaluate(mistral_model, pictured, asked, **options)
     for one in interventions:
         for sample in pictured:
@@ -157,33 +158,33 @@ def test_resampling_does_not_depend_on_batching(mistral_model, questions, tmp_pa
     neurons = mmlens.NeuronSet([(x, i) for x in (0, 1) for i in range(40)], "language", (3, 48))
     ids = frozenset(s.id for s in questions)
     asked = [
-        Setting("none", (), ids),
-        Setting("resample", (neurons,), ids, Intervention("resample")),
+        Condition("none", (), ids),
+        Condition("resample", (neurons,), ids, Intervention("resample")),
     ]
-    options = {"max_new_tokens": 3, "progress": False}
+    options = {"max_new_tokens": 3}
     many = evaluate(mistral_model, questions, asked, **options)
-    few = evaluate(mistral_model, questions, asked, max_batch=1, **options)
+    few = evaluate(mistral_model, questions, asked, batching=Batching(max_batch=1), **options)
     pd.testing.assert_frame_equal(few.frame, many.frame)
     assert (predictions(many, "resample") != predictions(many, "none")).any()
     # a donor that cannot be read gives way to the next one
     broken = replace(questions[0], id="bad", images=(str(tmp_path / "no.png"),))
     more = [*questions, broken]
-    asked = [Setting("r", (neurons,), ids | {"bad"}, Intervention("resample"))]
-    out = evaluate(mistral_model, more, asked, max_failures=0.5, **options)
+    asked = [Condition("r", (neurons,), ids | {"bad"}, Intervention("resample"))]
+    out = evaluate(mistral_model, more, asked, batching=Batching(max_failures=0.5), **options)
     assert set(out.frame.id) == ids
     assert set(out.skipped) == {"bad"}
     with pytest.raises(SampleError, match="one alone was asked"):
-        one = [Setting("r", (neurons,), frozenset({"s0"}), Intervention("resample"))]
+        one = [Condition("r", (neurons,), frozenset({"s0"}), Intervention("resample"))]
         evaluate(mistral_model, questions, one, **options)
 
 
 def test_interventions_are_checked_before_anything_runs(mistral_model, questions, monkeypatch):
     monkeypatch.setattr(type(mistral_model), "generate", lambda *a, **k: pytest.fail("ran"))
     neurons = mmlens.NeuronSet([(0, 1)], "language", (3, 48))
-    asked = [Setting("m", (neurons,), frozenset({"s0"}), Intervention("mean"))]
+    asked = [Condition("m", (neurons,), frozenset({"s0"}), Intervention("mean"))]
     with pytest.raises(SampleError, match="'mean' needs statistics"):
         evaluate(mistral_model, questions, asked)
-    statistics = mmlens.collect(mistral_model, questions, batching=mmlens.Batching(progress=False))
+    statistics = mmlens.collect(mistral_model, questions)
     with pytest.raises(StatisticsError, match="another model"):
         evaluate(
             mistral_model, questions, asked, statistics=replace(statistics, model_hash="other")
@@ -193,7 +194,7 @@ def test_interventions_are_checked_before_anything_runs(mistral_model, questions
         (Intervention("minimum", keys=("nowhere",)), "'nowhere' was not collected"),
         (Intervention("soft_scale", keys=statistics.keys[:1]), "two at least, 1"),
     ):
-        asked = [Setting("m", (neurons,), frozenset({"s0"}), intervention)]
+        asked = [Condition("m", (neurons,), frozenset({"s0"}), intervention)]
         with pytest.raises(StatisticsError, match=message):
             evaluate(mistral_model, questions, asked, statistics=statistics)
 
@@ -206,16 +207,22 @@ def test_sampled_answers_belong_to_the_sample(mistral_model, questions):
     early = mmlens.NeuronSet([(0, i) for i in range(30)], "language", (3, 48))
     nobody = mmlens.NeuronSet([], "language", (3, 48))
     asked = [
-        Setting("none", (), ids),
-        Setting("nobody", (nobody,), ids),
-        Setting("early", (early,), ids),
+        Condition("none", (), ids),
+        Condition("nobody", (nobody,), ids),
+        Condition("early", (early,), ids),
     ]
-    options = {"max_new_tokens": 5, "progress": False}
+    options = {"max_new_tokens": 5}
     state = torch.get_rng_state()
     warm = evaluate(mistral_model, questions, asked, temperature=0.9, seed=1, **options)
     assert torch.equal(torch.get_rng_state(), state)  # nobody's random numbers are touched
     one_by_one = evaluate(
-        mistral_model, questions, asked[::-1], temperature=0.9, seed=1, max_batch=1, **options
+        mistral_model,
+        questions,
+        asked[::-1],
+        temperature=0.9,
+        seed=1,
+        batching=Batching(max_batch=1),
+        **options,
     )
     pd.testing.assert_frame_equal(one_by_one.frame, warm.frame)
     assert predictions(warm, "none").equals(predictions(warm, "nobody"))  # the same draws

@@ -9,13 +9,16 @@ import torch
 from scipy.special import log_softmax
 
 from mmlens import plots
-from mmlens.ablation.effects import paired_effect
-from mmlens.ablation.evaluate import Setting
+from mmlens.ablation.conditions import Condition, domain_conditions
+from mmlens.ablation.effects import effects_table, paired_effect
 from mmlens.ablation.likelihood import evaluate_texts, likelihood_table, log_probabilities
-from mmlens.ablation.masks import Mask, Questions, effects_table, study_settings
+from mmlens.ablation.masks import Mask
+from mmlens.ablation.questions import Questions
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.neurons import NeuronSet
+from mmlens.selection.recipe import Recipe
+from mmlens.streaming.batching import Batching
 from tests.helpers.reference import zeroed_columns
 
 TEXTS = [
@@ -42,8 +45,8 @@ def test_log_probabilities_are_scipys_and_padding_is_none():
 
 
 def test_texts_under_masks_are_those_of_hugging_face(mistral_model):
-    settings = [Setting("none", (), EVERY), Setting("masked", (NEURONS,), frozenset("ab"))]
-    results = evaluate_texts(mistral_model, TEXTS, settings, progress=False)
+    settings = [Condition("none", (), EVERY), Condition("masked", (NEURONS,), frozenset("ab"))]
+    results = evaluate_texts(mistral_model, TEXTS, settings)
     assert list(zip(results.setting, results.id, strict=True)) == [
         *(("none", i) for i in "abc"),
         *(("masked", i) for i in "ab"),
@@ -66,8 +69,10 @@ def test_texts_under_masks_are_those_of_hugging_face(mistral_model):
 
 def test_a_second_call_runs_only_what_is_missing(mistral_model, tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
-    settings = [Setting("none", (), EVERY), Setting("masked", (NEURONS,), EVERY)]
-    whole = evaluate_texts(mistral_model, TEXTS, settings, rows=path, max_batch=1, progress=False)
+    settings = [Condition("none", (), EVERY), Condition("masked", (NEURONS,), EVERY)]
+    whole = evaluate_texts(
+        mistral_model, TEXTS, settings, rows=path, batching=Batching(max_batch=1)
+    )
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:4]) + lines[4][:20])
     runs = []
@@ -75,7 +80,9 @@ def test_a_second_call_runs_only_what_is_missing(mistral_model, tmp_path, monkey
     monkeypatch.setattr(
         type(mistral_model), "forward", lambda *a, **k: runs.append(1) or forward(*a, **k)
     )
-    again = evaluate_texts(mistral_model, TEXTS, settings, rows=path, max_batch=1, progress=False)
+    again = evaluate_texts(
+        mistral_model, TEXTS, settings, rows=path, batching=Batching(max_batch=1)
+    )
     pd.testing.assert_frame_equal(again, whole)
     assert len(runs) == 2
 
@@ -83,25 +90,30 @@ def test_a_second_call_runs_only_what_is_missing(mistral_model, tmp_path, monkey
 @pytest.mark.parametrize(
     ("texts", "settings", "match"),
     [
-        (TEXTS, [Setting("x", (), frozenset("z"))], "unknown text 'z'"),
-        (TEXTS, [Setting("x", (), EVERY)] * 2, "same name"),
-        ([*TEXTS, TEXTS[0]], [Setting("x", (), EVERY)], "same id"),
-        ([Sample("a", "dog")], [Setting("x", (), frozenset("a"))], "single token"),
+        (TEXTS, [Condition("x", (), frozenset("z"))], "unknown sample 'z'"),
+        (TEXTS, [Condition("x", (), EVERY)] * 2, "same name"),
+        ([*TEXTS, TEXTS[0]], [Condition("x", (), EVERY)], "same id"),
+        ([Sample("a", "dog")], [Condition("x", (), frozenset("a"))], "single token"),
     ],
 )
 def test_what_is_refused(mistral_model, texts, settings, match):
     with pytest.raises(SampleError, match=match):
-        evaluate_texts(mistral_model, texts, settings, progress=False)
+        evaluate_texts(mistral_model, texts, settings)
+
+
+def mask(label, kind, seed):
+    recipe = Recipe.of_domains(0.01)
+    return Mask(label, (NEURONS,), recipe, kind=kind, seed=seed, measure=0.2)
 
 
 def study():
     """Made-up results of a mask and one control of each kind, for two languages."""
-    masks = [Mask("en", kind, seed, 0.01, (NEURONS,), 0.2) for kind, seed in KINDS]
+    masks = [mask("en", kind, seed) for kind, seed in KINDS]
     texts = [Sample(f"{lang}{i}", "?", domain=lang) for lang in ("en", "fr") for i in range(3)]
     questions = Questions.choose(texts, ["en", "fr"], 3, 3, 0)
     rng = np.random.default_rng(0)
     rows = []
-    for setting in study_settings(masks, questions, full=True):
+    for setting in domain_conditions(masks, questions, full=True):
         for name in sorted(setting.ids):
             tokens = 1 + 7 * int(name[-1])
             total = -tokens * float(rng.uniform(1, 3))
@@ -124,7 +136,7 @@ def test_perplexity_is_over_all_tokens():
     table = likelihood_table(results, masks, questions.samples)
     assert len(table) == 5 * 2
     for row in table.itertuples():
-        name = "none" if row.kind == "none" else Mask("en", row.kind, row.seed, 0.01, (), 0.0).name
+        name = "none" if row.kind == "none" else mask("en", row.kind, row.seed).name
         expected = mean(results, name, row.evaluated)
         assert row.log_prob == pytest.approx(expected)
         assert row.perplexity == pytest.approx(math.exp(-expected))

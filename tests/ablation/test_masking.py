@@ -5,24 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from mmlens.ablation.masking import (
-    Asked,
-    Cell,
-    Found,
-    masking_table,
-    masks_of,
-    root_mean_square,
-    with_controls,
-)
+from mmlens.ablation.effects import masking_table, method_differences
+from mmlens.ablation.masks import Mask, modality_masks, with_controls
+from mmlens.ablation.questions import Questions
 from mmlens.data.samples import Sample
-from mmlens.errors import SampleError, StatisticsError
+from mmlens.errors import SampleError
 from mmlens.neurons import NeuronSet
-from mmlens.selection.methods import (
-    entropy_ranked,
-    method_differences,
-    most_important,
-    parts_of_both,
-)
+from mmlens.selection.recipe import Recipe
 
 SHAPE = (2, 40)
 
@@ -36,7 +25,7 @@ SETS = {
     "image": neurons((0, 1), (0, 3), (1, 4)),
     "video": neurons(),
 }
-QUESTIONS = Asked(
+QUESTIONS = Questions.by_field(
     tuple(
         Sample(f"{d}{i}", "?", answers=("x",), domain=d, fields={"source": f"{d}{i // 2}"})
         for d in ("b", "a")
@@ -47,41 +36,41 @@ QUESTIONS = Asked(
 
 
 def test_a_mask_per_modality_and_one_for_all():
-    cells = masks_of(SETS, Found())
-    assert [(c.modality, len(c.neurons)) for c in cells] == [("text", 2), ("image", 3), ("all", 4)]
-    own = masks_of(SETS, Found(), treatment="own_tokens")
-    assert [c.modality for c in own] == ["text", "image"]
+    cells = modality_masks(SETS, Recipe())
+    assert [(c.label, c.n_neurons) for c in cells] == [("text", 2), ("image", 3), ("all", 4)]
+    own = modality_masks(SETS, Recipe(), treatment="own_tokens")
+    assert [c.label for c in own] == ["text", "image"]
     assert own[1].intervention.group == "image" and own[1].intervention.kind == "zero"
-    assert [c.intervention.kind for c in masks_of(SETS, Found(), treatment="keep_only")] == [
+    assert [c.intervention.kind for c in modality_masks(SETS, Recipe(), treatment="keep_only")] == [
         "keep_only"
     ] * 3
     names = {
         c.name
-        for found in (Found(), Found(ratio=0.05), Found(mined="a"))
-        for c in masks_of(SETS, found)
+        for found in (Recipe(), Recipe(ratio=0.05), Recipe(mined="a"))
+        for c in modality_masks(SETS, found)
     }
     assert len(names) == 9
     with pytest.raises(SampleError, match="cannot be called 'all'"):
-        masks_of({"all": neurons((0, 0))}, Found())
+        modality_masks({"all": neurons((0, 0))}, Recipe())
 
 
 def test_controls_are_as_many_per_layer_and_as_active():
     rng = torch.Generator().manual_seed(0)
     measure = torch.rand(SHAPE, generator=rng)
     everything = SETS["text"] | SETS["image"]
-    cells = with_controls(
-        masks_of(SETS, Found()), everything, dict.fromkeys(("text", "image", "all"), measure), 3
-    )
+    measures = dict.fromkeys(("text", "image", "all"), {"language": measure})
+    cells = with_controls(modality_masks(SETS, Recipe()), [everything], measures, 3)
     masks = [c for c in cells if c.kind == "mask"]
     assert len(cells) == len(masks) * 7 and len({c.name for c in cells}) == len(cells)
     for mask in masks:
-        rivals = [c for c in cells if c.mask_name == mask.mask_name and c.kind != "mask"]
+        rivals = [c for c in cells if c.base_name == mask.base_name and c.kind != "mask"]
         assert {c.kind for c in rivals} == {"matched", "random"}
         for one in rivals:
-            per_layer = {k: len(v) for k, v in one.neurons.per_layer().items()}
-            assert per_layer == {k: len(v) for k, v in mask.neurons.per_layer().items()}
-            assert not (one.neurons & everything)
-            values = [float(measure[p]) for p in one.neurons]
+            (drawn,), (masked,) = one.neurons, mask.neurons
+            per_layer = {k: len(v) for k, v in drawn.per_layer().items()}
+            assert per_layer == {k: len(v) for k, v in masked.per_layer().items()}
+            assert not (drawn & everything)
+            values = [float(measure[p]) for p in drawn]
             assert one.measure == pytest.approx(np.mean(values))
     gaps = {
         kind: np.mean(
@@ -89,7 +78,7 @@ def test_controls_are_as_many_per_layer_and_as_active():
                 abs(c.measure - m.measure)
                 for m in masks
                 for c in cells
-                if c.mask_name == m.mask_name and c.kind == kind
+                if c.base_name == m.base_name and c.kind == kind
             ]
         )
         for kind in ("matched", "random")
@@ -98,22 +87,16 @@ def test_controls_are_as_many_per_layer_and_as_active():
 
 
 def test_what_cannot_be_controlled_is_refused():
-    cells, everything = masks_of(SETS, Found()), SETS["text"] | SETS["image"]
-    measures = dict.fromkeys(("text", "image", "all"), torch.rand(SHAPE))
-    with pytest.raises(SampleError, match="no control 'nearby'; there are matched, random"):
-        with_controls(cells, everything, measures, 1, ("nearby",))
+    cells, everything = modality_masks(SETS, Recipe()), SETS["text"] | SETS["image"]
+    measures = dict.fromkeys(("text", "image", "all"), {"language": torch.rand(SHAPE)})
+    with pytest.raises(SampleError, match="no control 'nearby'; there are random, matched"):
+        with_controls(cells, [everything], measures, 1, ("nearby",))
     with pytest.raises(
         SampleError, match="'all' are matched .*; there are measures of text, image"
     ):
-        with_controls(cells, everything, {k: measures[k] for k in ("text", "image")}, 1)
+        with_controls(cells, [everything], {k: measures[k] for k in ("text", "image")}, 1)
     with pytest.raises(SampleError, match="data set cannot be called 'all'"):
-        Asked((Sample("a", "?", domain="all"),), "domain")
-
-
-def test_root_mean_square():
-    a = np.random.default_rng(0).normal(size=(5, 2, 3))
-    got = root_mean_square(torch.tensor((a**2).sum(0)), 5)
-    assert np.allclose(got, np.sqrt(np.mean(a**2, axis=0)))
+        Questions.by_field((Sample("a", "?", domain="all"),), "domain")
 
 
 def answers(scores):
@@ -127,11 +110,11 @@ def answers(scores):
 
 
 def test_the_table_counts_what_was_asked():
-    mask = Cell(Found(), "image", SETS["image"], measure=0.5)
-    control = Cell(Found(), "image", neurons((0, 9)), kind="matched", seed=0, measure=0.4)
-    alone = Cell(Found(strategy="uniform"), "image", SETS["image"])
+    mask = Mask("image", (SETS["image"],), Recipe(), measure=0.5)
+    control = Mask("image", (neurons((0, 9)),), Recipe(), kind="matched", seed=0, measure=0.4)
+    alone = Mask("image", (SETS["image"],), Recipe(strategy="uniform"))
     every = [s.id for s in QUESTIONS.samples]
-    asked = {mask.mask_name: every, alone.mask_name: every[:2]}
+    asked = {mask.base_name: every, alone.base_name: every[:2]}
     right = dict.fromkeys(every, 1)
     masked = {**right, "a0": 0, "a1": 0, "b0": 0}
     frame = answers(
@@ -164,39 +147,12 @@ def test_the_table_counts_what_was_asked():
     pd.testing.assert_frame_equal(table, shuffled)
 
 
-def test_entropy_and_importance_at_equal_budget():
-    tokens = torch.tensor([100, 100])
-    positive = torch.tensor([[[90, 0], [80, 10], [5, 95], [50, 50], [2, 1], [0, 60]]])
-    found = entropy_ranked(positive, tokens, ["text", "image"], 2, quantile=0.5)
-    # Of those above the median, by hand: text 90:0 before 80:10 (50:50 is even); image 0:60, 5:95.
-    assert {m: list(s) for m, s in found.items()} == {
-        "text": [(0, 0), (0, 1)],
-        "image": [(0, 2), (0, 5)],
-    }
-    assert list(entropy_ranked(positive, tokens, ["text", "image"], 1, quantile=0.5)["image"]) == [
-        (0, 5)
-    ]
-    w = torch.tensor([[[0.1, 0.9, 0.9, 0.2, 0.0, 0.3]], [[0.5, 0.4, 0.3, 0.6, 0.1, 0.2]]])
-    top = most_important(w, ["text", "image"], {"text": 2, "image": 1})
-    assert {m: list(s) for m, s in top.items()} == {"text": [(0, 1), (0, 2)], "image": [(0, 3)]}
-    parts = parts_of_both(found["text"], top["text"])
-    assert {n: list(s) for n, s in parts.items()} == {
-        "entropy": [(0, 0), (0, 1)],
-        "importance": [(0, 1), (0, 2)],
-        "both methods": [(0, 1)],
-        "entropy alone": [(0, 0)],
-        "importance alone": [(0, 2)],
-    }
-    with pytest.raises(StatisticsError, match="at least 1; 0 was given"):
-        entropy_ranked(positive, tokens, ["text", "image"], 0)
-
-
 def test_differences_of_two_masks():
     ids = [s.id for s in QUESTIONS.samples]
     right = dict.fromkeys(ids, 1)
     frame = answers({"none": right, "x": {**right, "a0": 0, "a1": 0}, "y": {**right, "a0": 0}})
     table = method_differences(
-        frame, [("entropy", "x", "importance", "y")], QUESTIONS.datasets, {i: i for i in ids}
+        frame, [("entropy", "x", "importance", "y")], QUESTIONS.own, {i: i for i in ids}
     )
     rows = {r.evaluated: r for r in table.itertuples()}
     assert rows["a"].difference == pytest.approx(0.25) and rows["b"].difference == 0

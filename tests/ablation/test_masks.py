@@ -6,13 +6,17 @@ import pandas as pd
 import pytest
 import torch
 
+from mmlens.ablation.conditions import domain_conditions
+from mmlens.ablation.effects import effects_table
 from mmlens.ablation.intervention import Intervention
-from mmlens.ablation.masks import Mask, Questions, effects_table, masks_and_controls, study_settings
+from mmlens.ablation.masks import Mask, domain_masks
+from mmlens.ablation.questions import Questions
 from mmlens.ablation.tables import accuracy_table, neurons_table
 from mmlens.data.samples import Sample
 from mmlens.entropy import select
 from mmlens.errors import SampleError
 from mmlens.neurons import NeuronSet
+from mmlens.selection.recipe import Recipe
 
 DOMAINS = ("red", "blue")
 SHAPES = {"language": (3, 60), "vision": (2, 40)}
@@ -36,17 +40,17 @@ def selected(fraction=0.05, seed=0):
 
 def test_every_mask_has_its_controls():
     selections, probabilities = selected()
-    masks = masks_and_controls(selections, probabilities, DOMAINS, seeds=3)
+    masks = domain_masks(selections, probabilities, DOMAINS, seeds=3)
     expected = [
         (which, kind, seed)
         for which in ("red", "blue", "all")
         for kind, seeds in (("mask", [-1]), ("random", range(3)), ("matched", range(3)))
         for seed in seeds
     ]
-    assert Counter((m.mask, m.kind, m.seed) for m in masks) == Counter(expected)
+    assert Counter((m.label, m.kind, m.seed) for m in masks) == Counter(expected)
     assert len({m.name for m in masks}) == len(masks) == 21
-    assert {m.fraction for m in masks} == {0.05}
-    own = {m.mask: m for m in masks if m.kind == "mask"}
+    assert {m.recipe.ratio for m in masks} == {0.05}
+    own = {m.label: m for m in masks if m.kind == "mask"}
     for domain in DOMAINS:
         assert own[domain].neurons == tuple(s.sets[domain] for s in selections.values())
     everyone = [set(s.sets["red"]) | set(s.sets["blue"]) for s in selections.values()]
@@ -56,7 +60,7 @@ def test_every_mask_has_its_controls():
         if one.kind == "mask":
             continue
         for drawn, original, selection in zip(
-            one.neurons, own[one.mask].neurons, everyone, strict=True
+            one.neurons, own[one.label].neurons, everyone, strict=True
         ):
             assert not set(drawn) & selection
             assert Counter(layer for layer, _ in drawn) == Counter(layer for layer, _ in original)
@@ -64,23 +68,23 @@ def test_every_mask_has_its_controls():
 
 def test_the_frequency_is_that_on_the_own_domain():
     selections, probabilities = selected()
-    for one in masks_and_controls(selections, probabilities, DOMAINS, seeds=1):
+    for one in domain_masks(selections, probabilities, DOMAINS, seeds=1):
         values = []
         for neurons in one.neurons:
             for layer, index in neurons:
                 p = probabilities[neurons.module][layer, index].tolist()
-                values.append(sum(p) / 2 if one.mask == "all" else p[DOMAINS.index(one.mask)])
-        assert one.frequency == pytest.approx(sum(values) / len(values), abs=1e-9)
+                values.append(sum(p) / 2 if one.label == "all" else p[DOMAINS.index(one.label)])
+        assert one.measure == pytest.approx(sum(values) / len(values), abs=1e-9)
 
 
 def test_matched_controls_are_closer_than_random_ones():
     selections, probabilities = selected()
-    masks = masks_and_controls(selections, probabilities, DOMAINS, seeds=8)
+    masks = domain_masks(selections, probabilities, DOMAINS, seeds=8)
     for which in DOMAINS:
-        (target,) = (m.frequency for m in masks if (m.mask, m.kind) == (which, "mask"))
+        (target,) = (m.measure for m in masks if (m.label, m.kind) == (which, "mask"))
         gap = {
             kind: np.mean(
-                [abs(m.frequency - target) for m in masks if (m.mask, m.kind) == (which, kind)]
+                [abs(m.measure - target) for m in masks if (m.label, m.kind) == (which, kind)]
             )
             for kind in ("random", "matched")
         }
@@ -92,33 +96,35 @@ def test_a_domain_without_neurons_has_empty_masks():
     counts[0, 3, 0] = 900
     selection = select(counts, torch.tensor([1000, 1000]), DOMAINS, fraction=0.1)
     p = {"language": counts.double() / 1000}
-    masks = masks_and_controls({"language": selection}, p, DOMAINS, seeds=1)
-    sizes = {(m.mask, m.kind): sum(map(len, m.neurons)) for m in masks}
+    masks = domain_masks({"language": selection}, p, DOMAINS, seeds=1)
+    sizes = {(m.label, m.kind): sum(map(len, m.neurons)) for m in masks}
     assert {kind: sizes["red", kind] for kind in ("mask", "random", "matched")} == {
         "mask": 1,
         "random": 1,
         "matched": 1,
     }
     assert {sizes["blue", kind] for kind in ("mask", "random", "matched")} == {0}
-    assert {m.frequency for m in masks if m.mask == "blue"} == {0.0}
+    assert {m.measure for m in masks if m.label == "blue"} == {0.0}
 
 
 def test_the_names_of_masks():
     neurons = (NeuronSet([], "language", (1, 1)),)
-    assert Mask("red", "mask", -1, 0.01, neurons, 0.0).name == "mask/red/0.01"
-    assert Mask("all", "random", 2, 0.0001, neurons, 0.0).name == "random/all/0.0001/2"
+    tenth, least = Recipe.of_domains(0.01), Recipe.of_domains(0.0001)
+    assert Mask("red", neurons, tenth).name == "mask/red/0.01"
+    assert Mask("all", neurons, least, kind="random", seed=2).name == "random/all/0.0001/2"
 
 
 def test_masks_carry_their_intervention():
     selections, probabilities = selected()
     scaled = Intervention("scale", 0.5)
-    plain = masks_and_controls(selections, probabilities, DOMAINS, seeds=1)
-    masks = masks_and_controls(selections, probabilities, DOMAINS, 1, scaled)
+    plain = domain_masks(selections, probabilities, DOMAINS, seeds=1)
+    masks = domain_masks(selections, probabilities, DOMAINS, 1, scaled)
     assert [m.neurons for m in masks] == [m.neurons for m in plain]
     assert {m.intervention for m in masks} == {scaled}
     assert not {m.name for m in masks} & {m.name for m in plain}
     neurons = (NeuronSet([], "language", (1, 1)),)
-    assert Mask("all", "random", 2, 0.1, neurons, 0.0, scaled).name == "random/all/0.1/scale-0.5/2"
+    one = Mask("all", neurons, Recipe.of_domains(0.1), scaled, "random", 2)
+    assert one.name == "random/all/0.1/scale-0.5/2"
 
 
 # Questions
@@ -179,7 +185,9 @@ def hand_made():
 
     def mask(which, kind, seed, number, frequency):
         neurons = NeuronSet([(0, i) for i in range(number)], "language", (1, 9))
-        return Mask(which, kind, seed, 0.01, (neurons,), frequency)
+        return Mask(
+            which, (neurons,), Recipe.of_domains(0.01), kind=kind, seed=seed, measure=frequency
+        )
 
     return [
         mask("red", "mask", -1, 2, 0.5),
@@ -215,7 +223,7 @@ def answers():
 
 
 def test_settings_of_a_study():
-    settings = {s.name: s for s in study_settings(hand_made(), QUESTIONS, full=False)}
+    settings = {s.name: s for s in domain_conditions(hand_made(), QUESTIONS, full=False)}
     assert set(settings) == set(SCORES)
     for name, parts in SCORES.items():
         asked = {
@@ -228,7 +236,7 @@ def test_settings_of_a_study():
     assert settings["none"].neurons == ()
     assert [len(n) for n in settings["mask/red/0.01"].neurons] == [2]
     everything = {"r0", "r1", "r2", "r3", "b0", "b1", "b2"}
-    assert {s.ids for s in study_settings(hand_made(), QUESTIONS, full=True)} == {
+    assert {s.ids for s in domain_conditions(hand_made(), QUESTIONS, full=True)} == {
         frozenset(everything)
     }
 
@@ -254,7 +262,7 @@ def test_a_mask_is_compared_with_controls_of_its_own_intervention():
     # drop of the mask: r0..r3 had 3 right; silenced 1 right, scaled 4 right
     assert by.masked["zero"] == pytest.approx(0.25)
     assert by.masked["scale-2"] == pytest.approx(1.0)
-    settings = study_settings(masks, QUESTIONS, full=False)
+    settings = domain_conditions(masks, QUESTIONS, full=False)
     assert len({s.name for s in settings}) == len(settings) == 1 + 2 * len(silenced)
     assert {s.intervention for s in settings if s.neurons} == {scaled, Intervention()}
     accuracy = accuracy_table(pd.concat([rows, other]), masks, QUESTIONS.samples)
@@ -342,7 +350,7 @@ def test_clusters_widen_the_interval_of_effects():
         for i, number in zip(ids, book, strict=True)
     )
     questions = Questions({"red": tuple(ids)}, {"red": ()}, samples)
-    masks = [m for m in hand_made() if (m.mask, m.kind) in (("red", "mask"), ("red", "matched"))]
+    masks = [m for m in hand_made() if (m.label, m.kind) in (("red", "mask"), ("red", "matched"))]
     frame = pd.DataFrame(
         [
             {"setting": setting, "id": i, "prediction": "", "score": float(score)}

@@ -7,7 +7,8 @@ import pytest
 
 import mmlens
 from mmlens import datasets
-from mmlens.ablation.evaluate import Setting, evaluate
+from mmlens.ablation.conditions import Condition
+from mmlens.ablation.evaluate import evaluate
 from mmlens.data.media.pictures import SideBySide, open_picture, picture_size
 from mmlens.errors import MediaError, SampleError
 from mmlens.metrics import scorer
@@ -237,11 +238,9 @@ def test_from_the_files_to_scores(tmp_path, mistral_model):
             name, FIXTURES[name][0](tmp_path / name), FIXTURES[name][1], scored=True, limit=3
         )
     ]
-    setting = Setting("none", (), frozenset(s.id for s in samples))
+    setting = Condition("none", (), frozenset(s.id for s in samples))
     metrics = datasets.metrics_of(names)
-    out = evaluate(
-        mistral_model, samples, [setting], metric_name=metrics, max_new_tokens=3, progress=False
-    )
+    out = evaluate(mistral_model, samples, [setting], metric_name=metrics, max_new_tokens=3)
     assert len(out.frame) == 12 and not out.skipped
     by_id = {s.id: s for s in samples}
     for row in out.frame.itertuples():

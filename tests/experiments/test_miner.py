@@ -172,7 +172,7 @@ def test_an_interrupted_run_goes_on(few, tmp_path, monkeypatch):
     """Killed while answers are generated: what was answered is kept, and the end is the same."""
     small = changed(few["qwen2-vl"], **NOTHING_ELSE, questions=3)
     main(changed(small, out=tmp_path / "whole"))
-    from mmlens.ablation import evaluate as module
+    from mmlens.streaming import sweep as module
 
     plain, calls = module.append_jsonl, []
 

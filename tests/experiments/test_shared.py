@@ -11,11 +11,10 @@ import mmlens
 from experiments import shared as runner
 from experiments.miner.config import Config as MinerConfig
 from experiments.mmneuron.config import Config as MMNeuronConfig
-from mmlens.ablation.masks import NONE
 from mmlens.ablation.tables import before_and_after
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.errors import MMLensError, RunFolderError, SampleError
-from mmlens.neurons import NeuronSet
+from mmlens.neurons import NONE, NeuronSet
 from mmlens.run.folder import Run
 from mmlens.streaming.batching import Batching
 from tests.helpers import benchmarks_on_disk as disk

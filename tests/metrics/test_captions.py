@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mmlens.ablation.evaluate import Setting, evaluate
+from mmlens.ablation.conditions import Condition
+from mmlens.ablation.evaluate import evaluate
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.metrics import (
@@ -310,10 +311,8 @@ def test_evaluate_gives_the_samples(mistral_model):
         Sample(str(i), text, answers=(answer,))
         for i, (text, answer) in enumerate([("Go on", "a b c d"), ("And you", "e f g h")])
     ]
-    setting = Setting("none", (), frozenset("01"))
-    out = evaluate(
-        mistral_model, samples, [setting], metric_name="cider", max_new_tokens=3, progress=False
-    )
+    setting = Condition("none", (), frozenset("01"))
+    out = evaluate(mistral_model, samples, [setting], metric_name="cider", max_new_tokens=3)
     said = list(out.frame.sort_values("id")["prediction"])
     assert list(out.frame.sort_values("id")["score"]) == cider(said, [s.answers for s in samples])
 

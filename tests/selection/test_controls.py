@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from mmlens.errors import StatisticsError
 from mmlens.neurons import NeuronSet
-from mmlens.selection.controls import NEAREST, matched_like, mean_frequency, random_like
+from mmlens.selection.controls import (
+    NEAREST,
+    matched_like,
+    mean_measure,
+    random_like,
+    root_mean_square,
+)
 
 LAYERS, WIDTH = 3, 40
 
@@ -131,9 +137,18 @@ def test_single_precision_frequencies_do():
     assert len(matched_like(neurons, frequencies().float(), avoid=neurons, seed=0)) == 1
 
 
-def test_mean_frequency():
+def test_mean_measure():
     values = frequencies()
     neurons = of([(0, 3), (2, 8), (2, 9)])
     expected = (values[0, 3] + values[2, 8] + values[2, 9]).item() / 3
-    assert mean_frequency(neurons, values) == pytest.approx(expected, abs=1e-12)
-    assert np.isnan(mean_frequency(of([]), values))
+    assert mean_measure([neurons], {"language": values}) == pytest.approx(expected, abs=1e-12)
+    assert mean_measure([of([])], {"language": values}) == 0
+    others = {"language": values, "vision": 2 * values}
+    both = mean_measure([neurons, of([(0, 3)], "vision")], others)
+    assert both == pytest.approx((3 * expected + 2 * values[0, 3].item()) / 4, abs=1e-12)
+
+
+def test_root_mean_square():
+    a = np.random.default_rng(0).normal(size=(5, 2, 3))
+    got = root_mean_square(torch.tensor((a**2).sum(0)), 5)
+    assert np.allclose(got, np.sqrt(np.mean(a**2, axis=0)))

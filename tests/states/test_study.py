@@ -9,21 +9,23 @@ import torch
 
 import mmlens
 from mmlens import plots
-from mmlens.ablation.evaluate import Setting
+from mmlens.ablation.conditions import Condition
 from mmlens.ablation.intervention import Intervention
 from mmlens.errors import RunFolderError, SampleError
 from mmlens.neurons import NeuronSet
 from mmlens.report.sections import Figure, Table
 from mmlens.report.states import convergence_table, state_sections
+from mmlens.states.conditions import mask_conditions
 from mmlens.states.reduction import chosen_tokens
-from mmlens.states.study import mask_settings, study_states
+from mmlens.states.study import study_states
 from mmlens.states.tables import METRIC_COLUMNS, contributions, metric_table, scatter_table
 from mmlens.storage.assets import asset
+from mmlens.streaming.batching import Batching
 from mmlens.tokens.groups import BASE_GROUPS
 from tests.helpers import models
 
 LAYERS = (-1, 1, 5)
-OPTIONS = dict(layers=LAYERS, permutations=6, group_tokens=10, pooled_tokens=60, progress=False)
+OPTIONS = dict(layers=LAYERS, permutations=6, group_tokens=10, pooled_tokens=60)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def settings(demo, samples):
     layers, width = demo.module("language").shape
     pairs = [(i, int(j)) for i in range(layers) for j in rng.choice(width, 20, replace=False)]
     neurons = NeuronSet(pairs, "language", (layers, width))
-    return mask_settings(samples, [neurons])
+    return mask_conditions(samples, [neurons])
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_probing_of_all_tokens(demo, samples, settings, tmp_path):
     """Of a group that is short enough nothing is drawn."""
     options = {**OPTIONS, "group_tokens": 500}
     study = study_states(
-        demo, samples[:1], [Setting("none", (), frozenset({samples[0].id}))], tmp_path, **options
+        demo, samples[:1], [Condition("none", (), frozenset({samples[0].id}))], tmp_path, **options
     )
     labels, states = states_of(demo, samples[0], settings[0])
     own = labels == BASE_GROUPS.index("audio")
@@ -133,7 +135,7 @@ def test_kept_tokens_are_the_states(demo, samples, settings, study):
     first, masked = (study.kept(name, 5) for name in ("none", "mask"))
     assert torch.equal(first.positions, masked.positions)
     assert not torch.allclose(first.states, masked.states)
-    with pytest.raises(SampleError, match="setting 'other' at layer 5"):
+    with pytest.raises(SampleError, match="condition 'other' at layer 5"):
         study.kept("other", 5)
 
 
@@ -154,7 +156,9 @@ def test_shares_of_the_untouched_model(demo, samples, study):
 
 
 def test_batches_do_not_matter(demo, samples, settings, study, tmp_path):
-    alone = study_states(demo, samples, settings, tmp_path, max_batch=1, **OPTIONS)
+    alone = study_states(
+        demo, samples, settings, tmp_path, batching=Batching(max_batch=1), **OPTIONS
+    )
     a, b = metric_table(study), metric_table(alone)
     pd.testing.assert_frame_equal(
         a, b, atol=0.03, rtol=1e-3
@@ -164,23 +168,29 @@ def test_batches_do_not_matter(demo, samples, settings, study, tmp_path):
 
 
 def test_goes_on_where_it_stopped(demo, samples, settings, study, tmp_path):
-    whole = study_states(demo, samples, settings, tmp_path, max_batch=2, **OPTIONS)
+    whole = study_states(
+        demo, samples, settings, tmp_path, batching=Batching(max_batch=2), **OPTIONS
+    )
     path = tmp_path / "states.jsonl"
     lines = path.read_text().splitlines()
     assert len(lines) == 1 + 4 * len(samples)
     path.write_text("\n".join(lines[:6]) + "\n" + lines[6][:40])  # a kill in the middle of a line
-    again = study_states(demo, samples, settings, tmp_path, max_batch=2, **OPTIONS)
+    again = study_states(
+        demo, samples, settings, tmp_path, batching=Batching(max_batch=2), **OPTIONS
+    )
     assert 0 < again.tokens < whole.tokens
     assert again.rows == whole.rows
     pd.testing.assert_frame_equal(metric_table(again), metric_table(whole))
-    third = study_states(demo, samples, settings, tmp_path, max_batch=2, **OPTIONS)
+    third = study_states(
+        demo, samples, settings, tmp_path, batching=Batching(max_batch=2), **OPTIONS
+    )
     assert (third.tokens, third.rows) == (0, whole.rows)
 
 
 def test_another_plan_or_set_is_refused(demo, samples, settings, study):
     with pytest.raises(RunFolderError, match="another plan, model or set"):
         study_states(demo, samples, settings, study.folder, **{**OPTIONS, "seed": 1})
-    others = [Setting("mask", settings[3].neurons, settings[3].ids)]
+    others = [Condition("mask", settings[3].neurons, settings[3].ids)]
     with pytest.raises(RunFolderError, match="another plan, model or set"):
         study_states(demo, samples, others, study.folder, **OPTIONS)
 
@@ -200,16 +210,16 @@ def test_bad_plans(demo, samples, settings, tmp_path, change, words):
 
 def test_bad_settings(demo, samples, settings, tmp_path):
     for wrong, words in (
-        ([], "one setting"),
+        ([], "one condition"),
         ([settings[0], settings[0]], "different names"),
-        ([Setting("none", (), frozenset({"x"}))], "'x', which is not there"),
+        ([Condition("none", (), frozenset({"x"}))], "'x', which is not there"),
     ):
         with pytest.raises(SampleError, match=words):
             study_states(demo, samples, wrong, tmp_path, **OPTIONS)
     with pytest.raises(SampleError, match="no neurons"):
-        mask_settings(samples, [NeuronSet([], "language", (6, 896))])
+        mask_conditions(samples, [NeuronSet([], "language", (6, 896))])
     silent = study_states(
-        demo, samples[:1], [Setting("none", (), frozenset({samples[0].id}))], tmp_path / "s",
+        demo, samples[:1], [Condition("none", (), frozenset({samples[0].id}))], tmp_path / "s",
         **OPTIONS, contributions=False,
     )  # fmt: skip
     with pytest.raises(SampleError, match="contributions=False"):
@@ -244,7 +254,7 @@ def test_a_pair_is_compared_in_samples_that_have_both(tmp_path):
     model = mmlens.load("demo/qwen2-vl")
     every = mmlens.load_samples("demo/qwen2-vl", "validation")
     chosen = [s for s in every if s.images][:3] + [s for s in every if s.videos][:2]
-    settings = [Setting("none", (), frozenset(s.id for s in chosen))]
+    settings = [Condition("none", (), frozenset(s.id for s in chosen))]
     study = study_states(model, chosen, settings, tmp_path, **OPTIONS)
     table = metric_table(study, permutations=2)
     sizes = table[table.metric == "probe"].groupby("groups").n_samples.unique().to_dict()
