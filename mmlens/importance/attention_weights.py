@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmlens.importance.formulas import AttentionMode
+from mmlens.model.attention_reader import LayerAttention
 
 # Elements of one block [head, query, key]: small enough for a CPU's cache, enough to fill a GPU.
 _BLOCK = {"cpu": 1 << 21, "cuda": 1 << 27}
@@ -43,6 +45,25 @@ class Heads:
     soft_cap: float | None = None
     mask: Tensor | None = None
 
+    @classmethod
+    def of_row(cls, attention: LayerAttention, row: int, real: Bool[Tensor, " pos"]) -> Heads:
+        """The attention of one row among its real (not padding) tokens."""
+        here = contiguous(real)
+        mask = attention.mask
+        # A mask of two dimensions tells padding only, which is left out anyhow.
+        if mask is not None and mask.dim() != 4:
+            mask = None
+        if mask is not None:
+            mask = mask[row if mask.shape[0] > 1 else 0][..., : len(real)]
+            mask = mask[:, here][:, :, here]
+        return cls(
+            attention.queries[row].transpose(0, 1)[:, here],
+            attention.keys[row].transpose(0, 1)[:, here],
+            attention.scale,
+            attention.soft_cap,
+            mask,
+        )
+
     def blocks(self, mode: AttentionMode) -> Iterator[Block]:
         """(queries, their attention to the first keys), probabilities averaged over heads.
 
@@ -70,11 +91,15 @@ class Heads:
     def _scores(
         self, rows: slice, keys: Float[Tensor, "key_head d_head key"]
     ) -> Float[Tensor, "head query key"]:
-        groups, size = keys.shape[0], rows.stop - rows.start
+        groups = keys.shape[0]
         queries = self.queries[:, rows].float() * self.scale
         # The heads that share a key are neighbours, so that they are one product.
-        scores = queries.reshape(groups, -1, queries.shape[-1]) @ keys
-        scores = scores.view(self.queries.shape[0], size, keys.shape[-1])
+        queries = rearrange(queries, "(group head) query d -> group (head query) d", group=groups)
+        scores = rearrange(
+            queries @ keys,
+            "group (head query) key -> (group head) query key",
+            query=rows.stop - rows.start,
+        )
         return scores if self.soft_cap is None else self.soft_cap * (scores / self.soft_cap).tanh()
 
 
@@ -127,3 +152,12 @@ def _masked(
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, -torch.inf)
     return scores + mask.float()
+
+
+def contiguous(real: Bool[Tensor, " pos"]) -> slice | Tensor:
+    """The true positions: a slice where they are neighbours, so that indexing copies nothing."""
+    found = real.nonzero()[:, 0]
+    if not len(found):
+        return slice(0, 0)
+    first, last = int(found[0]), int(found[-1])
+    return slice(first, last + 1) if last - first + 1 == len(found) else found.to(torch.long)

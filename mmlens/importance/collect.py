@@ -14,12 +14,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mmlens.data.samples import Sample
+from mmlens.errors import HookError
 from mmlens.hook_names import LANGUAGE
 from mmlens.hooks import Hook
+from mmlens.importance.attention_weights import Heads, contiguous
 from mmlens.importance.formulas import ATTENTION_SCORES, SCORES, AttentionMode, check_scores
-from mmlens.importance.listening import AttentionListener, contiguous
 from mmlens.importance.reduction import TokenSets, row_scores
 from mmlens.importance.scores import ImportanceScores, load_with_extra
+from mmlens.model.attention_reader import AttentionReader, LayerAttention
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.storage.fingerprint import data_fingerprint
@@ -130,7 +132,10 @@ class ImportanceStream(Stream[ImportanceScores]):
         share: Share = ALONE,
     ) -> None:
         self.chosen = chosen
-        self._listener = AttentionListener(model) if chosen.attends else None
+        self._attention: dict[int, LayerAttention] = {}
+        self._reader = None
+        if chosen.attends:
+            self._reader = AttentionReader(model, self._attention.__setitem__)
         self._rows: list[Row] = []
         super().__init__(model, plan, batching, checkpoint, share)
 
@@ -147,11 +152,12 @@ class ImportanceStream(Stream[ImportanceScores]):
     def recording(self) -> Iterator[None]:
         """The reducing hooks, and the layers' masks."""
         with super().recording():
-            if self._listener is None:
+            if self._reader is None:
                 yield
                 return
-            with self._listener.masks():
+            with self._reader.masks():
                 yield
+            self._attention.clear()
 
     def _fingerprint(self) -> str:
         return data_fingerprint([self.plan.fingerprint(self.model), *vars(self.chosen).values()])
@@ -161,14 +167,14 @@ class ImportanceStream(Stream[ImportanceScores]):
         self._samples, self.skipped = start.samples.clone(), dict(start.skipped)
 
     def _hooks(self) -> list[Hook]:
-        hooks = [] if self._listener is None else self._listener.hooks()
+        hooks = [] if self._reader is None else self._reader.hooks()
         for layer in range(self.model.module(LANGUAGE).layers):
             hooks.append(self.model.activation_hook(LANGUAGE, layer, self._reducer(layer)))
         return hooks
 
     def _reducer(self, layer: int) -> Callable[..., None]:
         def reduce(tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
-            attention = None if self._listener is None else self._listener.take(layer)
+            attention = None if self._reader is None else self._attention_of(layer)
             for index, row in enumerate(self._rows):
                 if not len(row.present):
                     continue  # none of its tokens is in a group that was asked for
@@ -176,7 +182,7 @@ class ImportanceStream(Stream[ImportanceScores]):
                     tensor[index, row.here].detach(),
                     activation,
                     row.sets,
-                    None if attention is None else attention.row(index, row.real),
+                    None if attention is None else Heads.of_row(attention, index, row.real),
                     self.chosen.attention_mode,
                     self.chosen.scores,
                 )
@@ -184,6 +190,15 @@ class ImportanceStream(Stream[ImportanceScores]):
                 target.index_add_(1, row.present, scored.to(target))
 
         return reduce
+
+    def _attention_of(self, layer: int) -> LayerAttention:
+        """What the layer's attention has computed from in this forward; it is let go of here."""
+        if layer not in self._attention:
+            raise HookError(
+                f"Layer {layer}'s attention has not passed its hook points in this forward, so there is "
+                "no attention to weigh tokens by; ask for the scores prob, mean and max alone."
+            )
+        return self._attention.pop(layer)
 
     def _before(self, batch: Batch) -> None:
         assert batch.samples is not None

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
+from torch import Tensor
 
 from mmlens.errors import SpliceError
 from mmlens.hooks import Hook
+from mmlens.model.attention_reader import AttentionReader, LayerAttention
 from mmlens.model.hooked_mllm import HookedMLLM
-
-#: What is heard of each layer, in TransformerLens's terms.
-POINTS = ("rot_q", "rot_k", "v")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +88,9 @@ def listening(
     model: HookedMLLM,
     last: Bool[Tensor, "batch pos"],
     layers: Sequence[int],
-    heard: Callable[[int, LastToken], None],
+    read: Callable[[int, LastToken], None],
 ) -> Iterator[list[Hook]]:
-    """Hooks for one batch's forwards that call ``heard(layer, ...)`` as soon as a layer is known.
+    """Hooks for one batch's forwards that call ``read(layer, ...)`` as soon as a layer is known.
 
     Use them inside the context, with ``model.hooks(fwd_hooks=...)``; the forward may not use a cache.
 
@@ -102,84 +98,60 @@ def listening(
         model: a hooked model, of either backbone.
         last: true at one token of each row, the last (``batch.groups.mask("last")``).
         layers: decoder layers to listen to.
-        heard: takes what each layer's attention reads; nothing of it is kept here.
+        read: takes what each layer's attention reads; nothing of it is kept here.
 
     Raises:
+        UnsupportedModelError: the attention of a layer cannot be read.
         SpliceError: attention has sinks beside its keys, or something else that is not known here.
     """
     at = last.int().argmax(-1)
-    decoder = model.adapter.decoder()
-    ears = [_Ear(layer, decoder.layers[layer], at, model, heard) for layer in layers]
-    handles = [ear.module.register_forward_pre_hook(ear.at_call, with_kwargs=True) for ear in ears]
-    try:
-        yield [
-            (f"blocks.{ear.layer}.attn.hook_{point}", ear.take) for ear in ears for point in POINTS
-        ]
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def reduce(layer: int, attention: LayerAttention) -> None:
+        output = model.backbone.blocks[layer].attn.W_O.detach()
+        read(layer, last_token(attention, at, output))
+
+    reader = AttentionReader(model, reduce, layers, values=True)
+    with reader.masks():
+        yield reader.hooks()
 
 
-@dataclass(eq=False)
-class _Ear:
-    """Collects what one layer's attention is computed of, and lets go of it at once."""
+def last_token(
+    attention: LayerAttention,
+    at: Int[Tensor, " batch"],
+    output: Float[Tensor, "head d_head d_model"],
+) -> LastToken:
+    """One layer's attention at one token of every row.
 
-    layer: int
-    module: nn.Module
-    at: Int[Tensor, " batch"]
-    model: HookedMLLM
-    heard: Callable[[int, LastToken], None]
-    mask: Tensor | None = None
-    seen: dict[str, Tensor] = field(default_factory=dict)
+    Args:
+        attention: of the layer, values too.
+        at: the token.
+        output: W_O of the layer.
 
-    def at_call(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.mask = kwargs.get("attention_mask")
-        self.seen.clear()
+    Raises:
+        SpliceError: a mask whose rows are not known.
+    """
+    assert attention.values is not None
+    queries, at = attention.queries, at.to(attention.queries.device)
+    weights = last_weights(
+        queries[torch.arange(len(at), device=at.device), at],
+        attention.keys,
+        _mask_row(attention, at),
+        attention.scale,
+        attention.soft_cap,
+    )
+    return LastToken(weights, attention.values, output.to(queries.device))
 
-    def take(self, tensor: Tensor, hook: HookPoint) -> None:
-        assert hook.name is not None
-        point = hook.name.rpartition("hook_")[2]
-        # Of the queries, one row: the rest would be kept for nothing.
-        self.seen[point] = self._at_last(tensor) if point == "rot_q" else tensor
-        if len(self.seen) == len(POINTS):
-            self.heard(self.layer, self._last())
-            self.seen.clear()
-            self.mask = None
 
-    def _at_last(self, tensor: Tensor) -> Tensor:
-        at = self.at.to(tensor.device)
-        return tensor[torch.arange(len(at), device=at.device), at]
-
-    def _last(self) -> LastToken:
-        attention: Any = self.module.self_attn
-        if getattr(attention, "sinks", None) is not None:
-            raise SpliceError(
-                f"The attention of layer {self.layer} has sinks beside its keys, which the last "
-                "token's attention does not know; leave contributions out for this model."
-            )
-        query, keys, values = (self.seen[point] for point in POINTS)
-        if keys.shape[:3] != values.shape[:3]:
-            raise SpliceError(
-                f"Layer {self.layer}'s keys {tuple(keys.shape)} and values {tuple(values.shape)} are "
-                "laid out differently: this version of TransformerLens is not known here."
-            )
-        scale = getattr(attention, "scaling", None) or query.shape[-1] ** -0.5
-        cap = getattr(attention, "attn_logit_softcapping", None)
-        output = self.model.backbone.blocks[self.layer].attn.W_O.detach().to(query.device)
-        weights = last_weights(query, keys, self._row(keys), scale, cap)
-        return LastToken(weights, values, output)
-
-    def _row(self, keys: Tensor) -> Tensor:
-        """The mask's row of the last query, [batch, pos]."""
-        batch, length = keys.shape[:2]
-        at = self.at.to(keys.device)
-        if self.mask is None:
-            return torch.arange(length, device=at.device) <= at[:, None]
-        mask = self.mask.to(keys.device)
-        if mask.dim() != 4 or mask.shape[-1] < length or mask.shape[-2] < length:
-            raise SpliceError(
-                f"Layer {self.layer} got an attention mask of shape {tuple(mask.shape)}; its last "
-                "row is known of masks [batch, 1, query, key] alone: use the implementation 'sdpa'."
-            )
-        rows = mask[:, 0].expand(batch, -1, -1)
-        return rows[torch.arange(batch, device=at.device), at, :length]
+def _mask_row(attention: LayerAttention, at: Int[Tensor, " batch"]) -> Tensor:
+    """The mask's row of the last query, [batch, pos]."""
+    batch, length = attention.keys.shape[:2]
+    if attention.mask is None:
+        return torch.arange(length, device=at.device) <= at[:, None]
+    mask = attention.mask.to(at.device)
+    if mask.dim() != 4 or mask.shape[-1] < length or mask.shape[-2] < length:
+        raise SpliceError(
+            f"A layer got an attention mask of shape {tuple(mask.shape)}; the last token's row is known "
+            "of masks [batch, 1, query, key] alone: use the implementation 'sdpa'."
+        )
+    rows = mask[:, 0].expand(batch, -1, -1)
+    return rows[torch.arange(batch, device=at.device), at, :length]
