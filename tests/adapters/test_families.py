@@ -5,6 +5,7 @@ import torch
 
 import mmlens
 from benchmarks.parity import measure
+from mmlens.adapter import KINDS
 from mmlens.backbone.build import has_hooked_transformer
 from mmlens.errors import UnsupportedModelError
 from mmlens.streaming.batching import Batching
@@ -12,6 +13,8 @@ from mmlens.tokens.groups import BASE_GROUPS
 from tests.helpers.models import spliced
 from tests.tiny import NAMES, family
 
+#: Inputs of the prompt, not of media.
+TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 VARIANTS = [(name, variant) for name in NAMES for variant in family(name).variants]
 
 
@@ -91,3 +94,23 @@ def test_the_template_is_told_from_the_question(name):
     for row, sample in enumerate(samples):
         words = model.tokenizer.convert_ids_to_tokens(batch.input_ids[row][own[row]].tolist())
         assert words == sample.text.split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_media_than_placeholders_are_refused(name):
+    model, samples = spliced(name), family(name).samples()
+    for kind in model.adapter.modalities:
+        others = [one for one in KINDS if one != kind]
+        sample = next(
+            s
+            for s in samples
+            if getattr(s, f"{kind}s") and not any(getattr(s, f"{o}s") for o in others)
+        )
+        one, two = model.prepare(sample), model.prepare([sample, sample])
+        group = model.adapter.group_of(kind)
+        placed, given = (len(model.adapter.feature_counts(b.inputs)[group]) for b in (one, two))
+        assert given == 2 * placed > 0
+        inputs = {n: one.inputs[n] if n in TEXT else value for n, value in two.inputs.items()}
+        message = f"{given} {group} media were given, but .*placeholders for {placed}"
+        with pytest.raises(UnsupportedModelError, match=message):
+            model(inputs)

@@ -109,10 +109,3 @@ def test_a_processor_of_another_number_of_features():
     model = spliced(processor)
     with pytest.raises(UnsupportedModelError, match="1 image placeholder tokens.*9 features"):
         model(model.prepare(ask(picture(24, 24))))
-
-
-def test_two_pictures_where_the_prompt_has_one(model):
-    inputs = dict(model.prepare(ask(picture(24, 24))).inputs)
-    inputs["pixel_values"] = inputs["pixel_values"].repeat(2, 1, 1, 1)
-    with pytest.raises(UnsupportedModelError, match="2 image media.*placeholders for 1"):
-        model(inputs)

@@ -132,14 +132,6 @@ def test_a_processor_of_another_number_of_features(model):
         wrong(wrong.prepare(ask([picture(48, 20)])))
 
 
-def test_two_pictures_where_the_prompt_has_one(model):
-    inputs = dict(model.prepare(ask([picture(48, 9)])).inputs)
-    for name in ("pixel_values", "pixel_attention_mask"):
-        inputs[name] = torch.cat([inputs[name]] * 2, dim=1)
-    with pytest.raises(UnsupportedModelError, match="8 image media.*placeholders for 4"):
-        model(inputs)
-
-
 def test_videos_are_the_processor_s_own(smol):
     """Where the processor takes the batch: one video, no pictures."""
     batch = smol.prepare(ask([], [video(3, 32, 24)]))

@@ -114,13 +114,6 @@ def test_a_processor_of_another_number_of_features():
         model(model.prepare(ask([picture(24, 24)])))
 
 
-def test_two_pictures_where_the_prompt_has_one(model):
-    inputs = dict(model.prepare(ask([picture(24, 24)])).inputs)
-    inputs["pixel_values"] = inputs["pixel_values"].repeat(2, 1, 1, 1)
-    with pytest.raises(UnsupportedModelError, match="2 image media.*placeholders for 1"):
-        model(inputs)
-
-
 def test_a_template_that_leaves_a_picture_out(model):
     processor = tiny.processor()
     processor.chat_template = "{{ messages[0]['content'][-1]['text'] }}"

@@ -124,13 +124,6 @@ def test_a_processor_of_another_patch_size():
         model(model.prepare(ask(picture(24, 24))))
 
 
-def test_two_pictures_where_the_prompt_has_one(model):
-    inputs = dict(model.prepare(ask(picture(24, 24))).inputs)
-    inputs["pixel_values"] = inputs["pixel_values"].repeat(2, 1, 1, 1)
-    with pytest.raises(UnsupportedModelError, match="2 image media.*placeholders for 1"):
-        model(inputs)
-
-
 def test_a_video_is_refused(model):
     with pytest.raises(SampleError, match="video media.*takes image only"):
         model.prepare(mmlens.Sample("x", "w1", videos=((picture(8, 8),),)))

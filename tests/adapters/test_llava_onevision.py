@@ -140,14 +140,6 @@ def test_a_video_of_more_frames_than_the_prompt_has_places_for(model):
         model({**inputs, "pixel_values_videos": longer})
 
 
-def test_two_pictures_where_the_prompt_has_one(model):
-    inputs = dict(model.prepare(ask([picture(24, 24)])).inputs)
-    for name in ("pixel_values", "image_sizes", "batch_num_images"):
-        inputs[name] = torch.cat([inputs[name]] * 2)
-    with pytest.raises(UnsupportedModelError, match="2 image media.*placeholders for 1"):
-        model(inputs)
-
-
 def test_a_video_without_frames(model):
     with pytest.raises(MediaError, match="'x'.*no frames"):
         model.prepare(ask([], [()]))

@@ -178,11 +178,3 @@ def test_a_processor_of_another_model():
     model = spliced(processor)
     with pytest.raises(UnsupportedModelError, match="16 bands, but the model reads 8"):
         model(model.prepare(ask(noise(4000))))
-
-
-def test_more_sounds_than_placeholders(model):
-    inputs = dict(model.prepare(ask(noise(4000))).inputs)
-    for name in ("input_features", "feature_attention_mask"):
-        inputs[name] = torch.cat([inputs[name]] * 2)
-    with pytest.raises(UnsupportedModelError, match="2 audio media were given"):
-        model(inputs)

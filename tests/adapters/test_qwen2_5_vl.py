@@ -5,7 +5,6 @@ import torch
 from transformers.vision_utils import get_vision_window_index
 
 import mmlens
-from mmlens.errors import UnsupportedModelError
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens_adapters.qwen2_5_vl import Qwen2_5VLAdapter
 from tests.helpers.qwen import moves_logits, rows_reached, webp
@@ -90,11 +89,3 @@ def test_the_rate_of_a_video_counts(model):
     assert torch.equal(told[0].inputs["pixel_values_videos"], silent.inputs["pixel_values_videos"])
     slow, fast = (model(batch) for batch in told)
     assert not torch.allclose(slow, fast)
-
-
-def test_more_media_than_placeholders(model):
-    inputs = dict(model.prepare(ask(videos=(video(2, 16, 16),))).inputs)
-    for name in ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts"):
-        inputs[name] = torch.cat([inputs[name]] * 2)
-    with pytest.raises(UnsupportedModelError, match="2 video media were given"):
-        model(inputs)

@@ -132,14 +132,6 @@ def test_a_published_template_that_looks_for_an_address_sees_the_sound(model):
     assert text.count("<|AUDIO|>") == 1
 
 
-def test_two_sounds_for_one_placeholder_are_refused(model):
-    inputs = dict(model.prepare(asked(3200)).inputs)
-    for name in ("input_features", "feature_attention_mask"):
-        inputs[name] = inputs[name].repeat(2, *[1] * (inputs[name].dim() - 1))
-    with pytest.raises(UnsupportedModelError, match="2 audio media were given, but .* for 1"):
-        model(inputs)
-
-
 def test_a_processor_of_another_model_is_refused():
     for processor in (tiny.processor(mels=16), tiny.processor(seconds=2)):
         with pytest.raises(UnsupportedModelError, match="the audio tower reads 8 and 100"):

@@ -1,7 +1,6 @@
 """What is special to Qwen2-VL; the checks that all families share are in test_families.py."""
 
 import pytest
-import torch
 from transformers import Qwen2VLProcessor
 
 import mmlens
@@ -158,14 +157,6 @@ def test_colours_lie_last_however_small_the_frames(model):
     """Three rows of pixels could be taken for three channels, and the columns for rows."""
     inputs = model.prepare(ask(videos=(video(2, 40, 3),))).inputs
     assert inputs["video_grid_thw"].tolist() == [[1, 2, 8]]
-
-
-def test_more_media_than_placeholders(model):
-    inputs = dict(model.prepare(ask(picture(16, 16))).inputs)
-    for name in ("pixel_values", "image_grid_thw"):
-        inputs[name] = torch.cat([inputs[name]] * 2)
-    with pytest.raises(UnsupportedModelError, match="2 image media were given"):
-        model(inputs)
 
 
 @pytest.mark.parametrize(

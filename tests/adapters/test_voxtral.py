@@ -102,13 +102,6 @@ def test_waveforms_reach_the_spectrogram_unchanged(model):
     assert torch.equal(batch.inputs["input_features"], expected["input_features"])
 
 
-def test_chunks_without_placeholders_are_refused(model):
-    inputs = dict(model.prepare(asked(3200)).inputs)
-    inputs["input_features"] = inputs["input_features"].repeat(2, 1, 1)
-    with pytest.raises(UnsupportedModelError, match="2 audio media were given, but .* for 1"):
-        model(inputs)
-
-
 def test_a_processor_of_another_model_is_refused():
     hf = tiny.model()
     with pytest.raises(UnsupportedModelError, match="16 mel bins, but the audio tower reads 8"):
