@@ -84,22 +84,8 @@ def accuracy_bars(
             "line": {"color": INK, "width": 1},
         }
         plain = condition == "none"
-        figure.add_bar(
-            x=[label(d) for d, _ in found],
-            y=[100 * cell["mean"] for _, cell in found],
-            error_y={
-                "array": [100 * cell["sd"] for _, cell in found],
-                "color": INK,
-                "visible": any(cell["sd"] > 0 for _, cell in found),
-            },
-            marker=look | {"color": "#ffffff" if plain else [styles[d].colour for d, _ in found]},
-            name=condition,
-            showlegend=False,
-            offsetgroup=condition,
-            customdata=[[cell["n"], cell["n_seeds"]] for _, cell in found],
-            hovertemplate=f"%{{x}}, {name}: %{{y:.1f}}%<br>%{{customdata[0]}} questions, "
-            "%{customdata[1]} run(s)<extra></extra>",
-        )
+        colours = "#ffffff" if plain else [styles[d].colour for d, _ in found]
+        _bars(figure, found, (condition, name), look | {"color": colours})
         # Bars vary in colour by domain: the legend shows the patterns alone, in grey.
         figure.add_bar(
             x=[None],
@@ -123,4 +109,26 @@ def accuracy_bars(
         "Accuracy with a domain's own neurons silenced, and with controls",
         f"Fraction {percent(fraction)}; {counts} questions per domain; controls: mean and sd over "
         f"{seeds} seeds",
+    )
+
+
+def _bars(
+    figure: go.Figure, found: Sequence[tuple[str, Row]], condition: tuple[str, str], marker: Row
+) -> None:
+    """One condition's bars, a domain each, with the standard deviation over seeds."""
+    figure.add_bar(
+        x=[label(d) for d, _ in found],
+        y=[100 * cell["mean"] for _, cell in found],
+        error_y={
+            "array": [100 * cell["sd"] for _, cell in found],
+            "color": INK,
+            "visible": any(cell["sd"] > 0 for _, cell in found),
+        },
+        marker=marker,
+        name=condition[0],
+        showlegend=False,
+        offsetgroup=condition[0],
+        customdata=[[cell["n"], cell["n_seeds"]] for _, cell in found],
+        hovertemplate=f"%{{x}}, {condition[1]}: %{{y:.1f}}%<br>%{{customdata[0]}} questions, "
+        "%{customdata[1]} run(s)<extra></extra>",
     )

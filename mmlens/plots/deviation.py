@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import DEVIATION_COLUMNS, Row, at_fraction, checked_rows
 from mmlens.plots.numbers import percent, span
-from mmlens.plots.style import GREY, INK, domain_styles, finish, label, pale
+from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label, pale
 from mmlens.plots.traces import CONTROL_LOOKS, band
 
 METRIC_NAMES = {
@@ -62,43 +62,14 @@ def deviation_by_layer(
     figure.update_annotations(selector={"textangle": 90}, **upright)
     figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
     for i, mask in enumerate(masks, start=1):
-        colour = styles[mask].colour if mask in styles else INK
-        symbol = styles[mask].symbol if mask in styles else "circle"
+        style = styles.get(mask, DomainStyle(INK, "circle", "solid"))
         top = 0.0
         for j, group in enumerate(groups, start=1):
             here = [r for r in rows if r["mask"] == mask and r["group"] == group]
-            for kind, (name, dash, shade) in CONTROL_LOOKS.items():
-                layers, mean, spread = _over_seeds([r for r in here if r["kind"] == kind])
-                line: Row = {"color": GREY if kind == "random" else INK, "dash": dash, "width": 2}
-                band(figure, layers, mean, spread, shade, line, name, (i, j))
-                top = max([top, *(m + s for m, s in zip(mean, spread, strict=True))])
-            own = sorted((r for r in here if r["kind"] == "mask"), key=lambda r: r["layer"])
-            mean = [float(r["mean"]) for r in own]
-            error = [0.0 if math.isnan(r["se"]) else float(r["se"]) for r in own]
-            look: Row = {"color": colour, "width": 2.5}
-            shade = pale(colour)
-            band(figure, [r["layer"] for r in own], mean, error, shade, look, "mask", (i, j))
-            figure.add_scatter(
-                x=[r["layer"] for r in own],
-                y=mean,
-                mode="markers",
-                name="points",
-                marker={"color": colour, "symbol": symbol, "size": 7},
-                customdata=[[r["n_samples"], r["se"]] for r in own],
-                hovertemplate="layer %{x}: %{y:.4g} (se %{customdata[1]:.2g}, "
-                f"%{{customdata[0]}} samples)<extra>{label(mask)}</extra>",
-                showlegend=False,
-                row=i,
-                col=j,
-            )
-            top = max([top, *(m + e for m, e in zip(mean, error, strict=True))])
+            top = max([top, *_panel(figure, here, mask, style, (i, j))])
         figure.update_yaxes(range=[0, 1.08 * top or 1.0], row=i)
     _legend(figure)
-    figure.update_xaxes(title_text="layer", row=len(masks))
-    figure.update_yaxes(nticks=4, rangemode="tozero")
-    depth = 1 + max(int(row["layer"]) for row in rows)
-    ticks: Row = {"dtick": 1} if depth <= 12 else {"nticks": 9}
-    figure.update_xaxes(range=[-0.3, depth - 0.7], zeroline=False, **ticks)
+    _layer_axes(figure, 1 + max(int(row["layer"]) for row in rows), len(masks))
     seeds = len({r["seed"] for r in rows if r["kind"] in CONTROL_LOOKS})
     finish(
         figure,
@@ -113,6 +84,45 @@ def deviation_by_layer(
     return figure.update_layout(
         legend={"y": 1 + lift, "yanchor": "bottom"}, margin={"t": 145, "l": 70 + 8 * widest}
     )
+
+
+def _panel(
+    figure: go.Figure, here: Sequence[Row], mask: str, style: DomainStyle, at: tuple[int, int]
+) -> list[float]:
+    """One set's line and its controls' over the layers; the upper ends of all bands."""
+    tops: list[float] = []
+    for kind, (name, dash, shade) in CONTROL_LOOKS.items():
+        layers, mean, spread = _over_seeds([r for r in here if r["kind"] == kind])
+        line: Row = {"color": GREY if kind == "random" else INK, "dash": dash, "width": 2}
+        band(figure, layers, mean, spread, shade, line, name, at)
+        tops += [m + s for m, s in zip(mean, spread, strict=True)]
+    own = sorted((r for r in here if r["kind"] == "mask"), key=lambda r: r["layer"])
+    layers, mean = [int(r["layer"]) for r in own], [float(r["mean"]) for r in own]
+    error = [0.0 if math.isnan(r["se"]) else float(r["se"]) for r in own]
+    look: Row = {"color": style.colour, "width": 2.5}
+    band(figure, layers, mean, error, pale(style.colour), look, "mask", at)
+    figure.add_scatter(
+        x=layers,
+        y=mean,
+        mode="markers",
+        name="points",
+        marker={"color": style.colour, "symbol": style.symbol, "size": 7},
+        customdata=[[r["n_samples"], r["se"]] for r in own],
+        hovertemplate="layer %{x}: %{y:.4g} (se %{customdata[1]:.2g}, "
+        f"%{{customdata[0]}} samples)<extra>{label(mask)}</extra>",
+        showlegend=False,
+        row=at[0],
+        col=at[1],
+    )
+    return tops + [m + e for m, e in zip(mean, error, strict=True)]
+
+
+def _layer_axes(figure: go.Figure, depth: int, last_row: int) -> None:
+    """Layers below, from 0; values from 0."""
+    figure.update_xaxes(title_text="layer", row=last_row)
+    figure.update_yaxes(nticks=4, rangemode="tozero")
+    ticks: Row = {"dtick": 1} if depth <= 12 else {"nticks": 9}
+    figure.update_xaxes(range=[-0.3, depth - 0.7], zeroline=False, **ticks)
 
 
 def _over_seeds(rows: Sequence[Row]) -> tuple[list[int], list[float], list[float]]:

@@ -79,11 +79,7 @@ def importance_maps(
             _say_if_flat(figure, values[i, j], (i + 1, j + 1))
         figure.update_yaxes(title_text=f"<b>{wrapped(score, 14)}</b><br>layer", row=i + 1, col=1)
     figure.update_layout(_scales(figure, binned, scores))
-    ticks: Row = {"dtick": 1} if layers <= 8 else {"nticks": 5}
-    look: Row = {"showgrid": False, "zeroline": False, "showline": True, "mirror": True}
-    figure.update_yaxes(**look, linecolor=PALE, **ticks)
-    figure.update_xaxes(**look, linecolor=PALE, nticks=4)
-    figure.update_xaxes(title_text="rank" if sort_by else "neuron", row=len(scores))
+    _map_axes(figure, layers, "rank" if sort_by else "neuron", len(scores))
     seen = "every neuron shown" if size == 1 else f"a cell is the largest of up to {size} neurons"
     bad = int((~np.isfinite(values)).sum())
     finish(
@@ -95,6 +91,15 @@ def importance_maps(
         height=150 + 150 * max(len(scores), 2),
     )
     return figure.update_layout(margin={"t": 125, "r": 75})
+
+
+def _map_axes(figure: go.Figure, layers: int, name: str, last_row: int) -> None:
+    """Frames around the maps, few ticks; what lies across is named below the last row."""
+    ticks: Row = {"dtick": 1} if layers <= 8 else {"nticks": 5}
+    look: Row = {"showgrid": False, "zeroline": False, "showline": True, "mirror": True}
+    figure.update_yaxes(**look, linecolor=PALE, **ticks)
+    figure.update_xaxes(**look, linecolor=PALE, nticks=4)
+    figure.update_xaxes(title_text=name, row=last_row)
 
 
 def _sorted(

@@ -12,7 +12,13 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import NEURON_COLUMNS, Row, checked_rows
 from mmlens.plots.numbers import percent
-from mmlens.plots.style import GREY, INK, domain_styles, finish, label
+from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label
+
+#: Bars of neurons with one label, and of those with several.
+_PATTERNS = {
+    "exclusive": {"shape": ""},
+    "shared": {"shape": "/", "size": 7, "solidity": 0.5},
+}
 
 
 def neuron_domains(neurons: pd.DataFrame) -> list[str]:
@@ -62,8 +68,6 @@ def neurons_per_domain(
     rows, order, modules = _labelled(neurons, fraction, domains)
     styles, names = domain_styles(order), [label(domain) for domain in order]
     figure = _panels(modules, shared_yaxes=True)
-    hatch = {"shape": "/", "size": 7, "solidity": 0.5}
-    patterns = {"exclusive": {"shape": ""}, "shared": hatch}
     for column, module in enumerate(modules, start=1):
         found = [row["labels"] for row in rows if row["module"] == module]
         carrying = {domain: [ls for ls in found if domain in ls] for domain in order}
@@ -71,39 +75,7 @@ def neurons_per_domain(
             "exclusive": [sum(len(ls) == 1 for ls in carrying[d]) for d in order],
             "shared": [sum(len(ls) > 1 for ls in carrying[d]) for d in order],
         }
-        for kind, values in counts.items():
-            marker = {
-                "color": [styles[domain].colour for domain in order],
-                "line": {"color": INK, "width": 0.7},
-                "pattern": patterns[kind],
-            }
-            figure.add_bar(
-                x=values,
-                y=names,
-                name=kind,
-                orientation="h",
-                marker=marker,
-                showlegend=False,
-                hovertemplate=f"%{{y}}: %{{x}} {kind}<extra>{label(module)}</extra>",
-                row=1,
-                col=column,
-            )
-        totals = [len(carrying[domain]) for domain in order]
-        figure.add_scatter(
-            x=totals,
-            y=names,
-            mode="text",
-            textposition="middle right",
-            name="total",
-            text=[
-                f" {t} = {e} + {s}"
-                for t, e, s in zip(totals, counts["exclusive"], counts["shared"], strict=True)
-            ],
-            showlegend=False,
-            hoverinfo="skip",
-            row=1,
-            col=column,
-        )
+        totals = _label_bars(figure, counts, order, styles, (column, module))
         # The narrower a panel, the more of it the sums beside the bars take.
         room = max(totals) * (0.9 + 0.35 * len(modules)) + 1
         figure.update_xaxes(title_text="neurons", range=[0, room], row=1, col=column)
@@ -114,7 +86,7 @@ def neurons_per_domain(
             y=[None],
             name=name,
             orientation="h",
-            marker={"color": GREY, "pattern": patterns[kind]},
+            marker={"color": GREY, "pattern": _PATTERNS[kind]},
         )
     figure.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed")
     # Above the modules' names where there are any.
@@ -128,6 +100,48 @@ def neurons_per_domain(
         f"{len(rows) - single} with several, counted under each. Total = exclusive + shared",
         height=max(500, 200 + 34 * len(order)),
     )
+
+
+def _label_bars(
+    figure: go.Figure,
+    counts: Mapping[str, Sequence[int]],
+    order: Sequence[str],
+    styles: Mapping[str, DomainStyle],
+    at: tuple[int, str],
+) -> list[int]:
+    """One module's bars, stacked, and their sums beside them; gives back the sums."""
+    (column, module), names = at, [label(domain) for domain in order]
+    for kind, values in counts.items():
+        figure.add_bar(
+            x=values,
+            y=names,
+            name=kind,
+            orientation="h",
+            marker={
+                "color": [styles[domain].colour for domain in order],
+                "line": {"color": INK, "width": 0.7},
+                "pattern": _PATTERNS[kind],
+            },
+            showlegend=False,
+            hovertemplate=f"%{{y}}: %{{x}} {kind}<extra>{label(module)}</extra>",
+            row=1,
+            col=column,
+        )
+    pairs = list(zip(counts["exclusive"], counts["shared"], strict=True))
+    totals = [exclusive + shared for exclusive, shared in pairs]
+    figure.add_scatter(
+        x=totals,
+        y=names,
+        mode="text",
+        textposition="middle right",
+        name="total",
+        text=[f" {e + s} = {e} + {s}" for e, s in pairs],
+        showlegend=False,
+        hoverinfo="skip",
+        row=1,
+        col=column,
+    )
+    return totals
 
 
 def layer_distribution(
@@ -159,13 +173,8 @@ def layer_distribution(
     figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
     tallest = 1
     for column, module in enumerate(modules, start=1):
-        depth = n_layers.get(module, 0) if isinstance(n_layers, Mapping) else n_layers
         mine = [row for row in rows if row["module"] == module]
-        outside = sorted({int(row["layer"]) for row in mine if not 0 <= row["layer"] < depth})
-        if outside:
-            raise ValueError(
-                f"Module {module!r} has neurons in layers {outside}, and n_layers gives it {depth}."
-            )
+        depth = _checked_depth(mine, module, n_layers)
         for i, domain in enumerate(order, start=1):
             layers = [int(row["layer"]) for row in mine if domain in row["labels"]]
             counts = np.bincount(layers, minlength=depth).tolist()
@@ -196,3 +205,14 @@ def layer_distribution(
     )
     widest = max(len(domain) for domain in order)
     return figure.update_layout(margin={"t": 105, "l": 45 + 8 * widest})
+
+
+def _checked_depth(rows: Sequence[Row], module: str, n_layers: int | Mapping[str, int]) -> int:
+    """Layers of a module. ValueError for a neuron outside them."""
+    depth = n_layers.get(module, 0) if isinstance(n_layers, Mapping) else n_layers
+    outside = sorted({int(row["layer"]) for row in rows if not 0 <= row["layer"] < depth})
+    if outside:
+        raise ValueError(
+            f"Module {module!r} has neurons in layers {outside}, and n_layers gives it {depth}."
+        )
+    return depth

@@ -18,7 +18,7 @@ from mmlens.plots.frames import (
     of_module,
 )
 from mmlens.plots.numbers import percent, span
-from mmlens.plots.style import GREY, INK, domain_styles, finish, label
+from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label
 
 
 def stability_curves(
@@ -55,41 +55,9 @@ def stability_curves(
         here = [row for row in rows if row["comparison"] == comparison]
         for domain in (d for d in (*order, "all") if d in present):
             x, y = _mean_by_part([row for row in here if row["domain"] == domain], "jaccard")
-            look = styles.get(domain)
-            figure.add_scatter(
-                x=x,
-                y=y,
-                mode="lines+markers",
-                name="all domains" if domain == "all" else label(domain),
-                legendgroup=domain,
-                showlegend=column == 1,
-                line={
-                    "color": look.colour if look else INK,
-                    "dash": look.dash if look else "solid",
-                    "width": 2 if look else 3.5,
-                },
-                marker={
-                    "color": look.colour if look else INK,
-                    "symbol": look.symbol if look else "circle-open",
-                    "size": 9,
-                },
-                hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
-                row=1,
-                col=column,
-            )
+            _curve(figure, x, y, domain, styles.get(domain), column)
         x, y = _mean_by_part([row for row in here if row["domain"] == "all"], "chance")
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            name="by chance (all domains)",
-            legendgroup="chance",
-            showlegend=column == 1,
-            line={"color": GREY, "dash": "dot", "width": 2},
-            hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
-            row=1,
-            col=column,
-        )
+        _chance(figure, x, y, column)
     figure.update_xaxes(type="log", title_text="tokens per domain (log scale)", dtick="D2")
     figure.update_yaxes(range=[-0.02, 1.04], dtick=0.2, zeroline=False)
     figure.update_yaxes(title_text="Jaccard index of the sets", col=1)
@@ -102,6 +70,47 @@ def stability_curves(
         height=560,
     )
     return figure.update_layout(legend={"y": 1.09}, margin={"t": 165})
+
+
+def _curve(
+    figure: go.Figure,
+    x: Sequence[float],
+    y: Sequence[float],
+    domain: str,
+    style: DomainStyle | None,
+    column: int,
+) -> None:
+    """One domain's line; all domains together are thicker, in ink."""
+    look = style or DomainStyle(INK, "circle-open", "solid")
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines+markers",
+        name="all domains" if domain == "all" else label(domain),
+        legendgroup=domain,
+        showlegend=column == 1,
+        line={"color": look.colour, "dash": look.dash, "width": 2 if style else 3.5},
+        marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+        hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
+        row=1,
+        col=column,
+    )
+
+
+def _chance(figure: go.Figure, x: Sequence[float], y: Sequence[float], column: int) -> None:
+    """What random sets of these sizes would share."""
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        name="by chance (all domains)",
+        legendgroup="chance",
+        showlegend=column == 1,
+        line={"color": GREY, "dash": "dot", "width": 2},
+        hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
+        row=1,
+        col=column,
+    )
 
 
 def _mean_by_part(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:

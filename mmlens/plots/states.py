@@ -134,32 +134,13 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
     for i, setting in enumerate(settings, start=1):
         for j, layer in enumerate(layers, start=1):
             for group in groups:
-                here = [
-                    r
-                    for r in rows
-                    if (r["setting"], r["layer"], r["group"]) == (setting, layer, group)
-                ]
-                colour, symbol, _, _ = look_of(group)
-                figure.add_scatter(
-                    x=[r["x"] for r in here],
-                    y=[r["y"] for r in here],
-                    mode="markers",
-                    name=f"{label(group)} tokens",
-                    legendgroup=group,
-                    showlegend=i == j == 1,
-                    marker={"color": colour, "symbol": symbol, "size": 5, "opacity": 0.75},
-                    text=[f"{label(str(r['id']))}, position {r['position']}" for r in here],
-                    hovertemplate=f"%{{text}}<extra>{label(group)}</extra>",
-                    row=i,
-                    col=j,
-                )
+                key = (setting, layer, group)
+                here = [r for r in rows if (r["setting"], r["layer"], r["group"]) == key]
+                _dots(figure, here, group, (i, j))
     upright_titles(figure)
-    figure.update_xaxes(
-        showticklabels=False, ticks="", showgrid=False, zeroline=False, mirror=True, showline=True
-    )
-    figure.update_yaxes(
-        showticklabels=False, ticks="", showgrid=False, zeroline=False, mirror=True, showline=True
-    )
+    bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
+    figure.update_xaxes(**bare, mirror=True, showline=True)
+    figure.update_yaxes(**bare, mirror=True, showline=True)
     first = [r for r in rows if (r["setting"], r["layer"]) == (settings[0], layers[0])]
     finish(
         figure,
@@ -172,6 +153,24 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
     return figure.update_layout(
         legend={"y": 1 + lift, "yanchor": "bottom", "itemsizing": "constant"},
         margin={"t": 150, "l": 130},
+    )
+
+
+def _dots(figure: go.Figure, rows: Sequence[Row], group: str, at: tuple[int, int]) -> None:
+    """One group's tokens in one panel."""
+    colour, symbol, _, _ = look_of(group)
+    figure.add_scatter(
+        x=[r["x"] for r in rows],
+        y=[r["y"] for r in rows],
+        mode="markers",
+        name=f"{label(group)} tokens",
+        legendgroup=group,
+        showlegend=at == (1, 1),
+        marker={"color": colour, "symbol": symbol, "size": 5, "opacity": 0.75},
+        text=[f"{label(str(r['id']))}, position {r['position']}" for r in rows],
+        hovertemplate=f"%{{text}}<extra>{label(group)}</extra>",
+        row=at[0],
+        col=at[1],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import COMBINATION_COLUMNS, checked_rows, of_module
-from mmlens.plots.style import GREY, INK, PALE, domain_styles, finish, label
+from mmlens.plots.style import GREY, INK, PALE, DomainStyle, domain_styles, finish, label
 
 
 def upset(
@@ -48,56 +48,10 @@ def upset(
         horizontal_spacing=0.02,
         vertical_spacing=0.03,
     )
-    figure.add_bar(
-        x=list(range(len(shown))),
-        y=[counts[i] for i in shown],
-        text=[f"{counts[i]:,}" for i in shown],
-        textposition="outside",
-        textangle=0,
-        cliponaxis=False,
-        marker={"color": INK},
-        name="intersections",
-        customdata=[label(", ".join(members[i])) for i in shown],
-        hovertemplate="%{y} neurons in exactly: %{customdata}<extra></extra>",
-        row=1,
-        col=2,
-    )
-    figure.add_bar(
-        x=[sizes[d] for d in order],
-        y=list(range(len(order))),
-        orientation="h",
-        text=[f"{sizes[d]:,}" for d in order],
-        textposition="outside",
-        cliponaxis=False,
-        marker={
-            "color": [styles[d].colour for d in order],
-            "line": {"color": INK, "width": 0.7},
-        },
-        name="sizes",
-        customdata=[label(d) for d in order],
-        hovertemplate="%{customdata}: %{x} neurons<extra></extra>",
-        row=2,
-        col=1,
-    )
+    _combination_bars(figure, [(counts[i], members[i]) for i in shown])
+    _set_bars(figure, sizes, styles)
     _dots(figure, [[order.index(d) for d in members[i]] for i in shown], len(order))
-    places = {"range": [len(order) - 0.5, -0.5], "tickvals": list(range(len(order)))}
-    across = {"range": [-0.6, len(shown) - 0.4], "showgrid": False, "showticklabels": False}
-    figure.update_xaxes(ticks="", zeroline=False, col=2, **across)
-    figure.update_yaxes(
-        title_text="neurons", range=[0, 1.18 * max(counts[i] for i in shown)], row=1, col=2
-    )
-    figure.update_yaxes(ticktext=[label(d) for d in order], showgrid=False, row=2, col=1, **places)
-    figure.update_yaxes(
-        showticklabels=False, ticks="", showgrid=False, zeroline=False, row=2, col=2, **places
-    )
-    figure.update_xaxes(
-        title_text="neurons in the set",
-        range=[1.45 * max(*sizes.values(), 1), 0],
-        nticks=4,
-        row=2,
-        col=1,
-    )
-    figure.update_xaxes(title_text="combination of sets", row=2, col=2)
+    _axes(figure, order, len(shown), max(counts[i] for i in shown), max(*sizes.values(), 1))
     figure.update_layout(showlegend=False, bargap=0.35)
     total, left = sum(counts), sum(counts) - sum(counts[i] for i in shown)
     rest = (
@@ -112,6 +66,67 @@ def upset(
         height=max(520, 330 + 34 * len(order)),
     )
     return figure.update_layout(margin={"t": 90})
+
+
+def _combination_bars(figure: go.Figure, shown: Sequence[tuple[int, Sequence[str]]]) -> None:
+    """Neurons of each combination of sets, upright."""
+    figure.add_bar(
+        x=list(range(len(shown))),
+        y=[count for count, _ in shown],
+        text=[f"{count:,}" for count, _ in shown],
+        textposition="outside",
+        textangle=0,
+        cliponaxis=False,
+        marker={"color": INK},
+        name="intersections",
+        customdata=[label(", ".join(names)) for _, names in shown],
+        hovertemplate="%{y} neurons in exactly: %{customdata}<extra></extra>",
+        row=1,
+        col=2,
+    )
+
+
+def _set_bars(
+    figure: go.Figure, sizes: Mapping[str, int], styles: Mapping[str, DomainStyle]
+) -> None:
+    """Neurons of each set, in rows beside its dots."""
+    figure.add_bar(
+        x=list(sizes.values()),
+        y=list(range(len(sizes))),
+        orientation="h",
+        text=[f"{size:,}" for size in sizes.values()],
+        textposition="outside",
+        cliponaxis=False,
+        marker={
+            "color": [styles[d].colour for d in sizes],
+            "line": {"color": INK, "width": 0.7},
+        },
+        name="sizes",
+        customdata=[label(d) for d in sizes],
+        hovertemplate="%{customdata}: %{x} neurons<extra></extra>",
+        row=2,
+        col=1,
+    )
+
+
+def _axes(figure: go.Figure, order: Sequence[str], shown: int, tallest: int, widest: int) -> None:
+    """Names of the sets once, at the left; counts above and at the left."""
+    places = {"range": [len(order) - 0.5, -0.5], "tickvals": list(range(len(order)))}
+    across = {"range": [-0.6, shown - 0.4], "showgrid": False, "showticklabels": False}
+    figure.update_xaxes(ticks="", zeroline=False, col=2, **across)
+    figure.update_yaxes(title_text="neurons", range=[0, 1.18 * tallest], row=1, col=2)
+    figure.update_yaxes(ticktext=[label(d) for d in order], showgrid=False, row=2, col=1, **places)
+    figure.update_yaxes(
+        showticklabels=False, ticks="", showgrid=False, zeroline=False, row=2, col=2, **places
+    )
+    figure.update_xaxes(
+        title_text="neurons in the set",
+        range=[1.45 * widest, 0],
+        nticks=4,
+        row=2,
+        col=1,
+    )
+    figure.update_xaxes(title_text="combination of sets", row=2, col=2)
 
 
 def _dots(figure: go.Figure, members: Sequence[Sequence[int]], sets: int) -> None:

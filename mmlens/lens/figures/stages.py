@@ -32,6 +32,30 @@ def stages_figure(
     """
     layers = list(stages.layers)
     figure = make_subplots(specs=[[{"secondary_y": True}]])
+    _bars(figure, neurons)
+    _bent_line(figure, stages, group)
+    figure.update_xaxes(title="decoder layer", dtick=layer_step(layers[-1]), zeroline=False)
+    figure.update_yaxes(title=f"domain neurons ({module})", showgrid=False, secondary_y=False)
+    # What is drawn on the second axis lies above the first one's bars.
+    figure.update_yaxes(
+        title="entropy (nats)", rangemode="tozero", tickmode="auto", nticks=6, secondary_y=True
+    )
+    figure.update_layout(barmode="stack", bargap=0.55)
+    words = [
+        f"{one.first} to {one.last}: {one.direction} ({one.slope:+.2f} [{one.low:+.2f}, {one.high:+.2f}])"
+        for one in stages.stages
+    ]
+    return finish(
+        figure,
+        "Three stages?",
+        "Nats per layer, layers " + "; ".join(words) + ". Grey: 95 % interval of each bend; "
+        f"{stages.n_samples:,} samples.",
+        height=540,
+    )
+
+
+def _bars(figure: go.Figure, neurons: Mapping[str, Sequence[int]]) -> None:
+    """How many of each domain's neurons lie in each layer, stacked."""
     for i, (domain, style) in enumerate(domain_styles(list(neurons)).items()):
         figure.add_bar(
             x=list(range(len(neurons[domain]))),
@@ -45,6 +69,11 @@ def stages_figure(
             },
             hovertemplate="layer %{x}: %{y} neurons<extra>%{fullData.name}</extra>",
         )
+
+
+def _bent_line(figure: go.Figure, stages: Stages, group: str) -> None:
+    """The mean curve, the line that fits it, its bends with their intervals."""
+    layers = list(stages.layers)
     figure.add_scatter(
         x=layers,
         y=stages.fitted,
@@ -67,21 +96,3 @@ def stages_figure(
     for bend, (low, high) in zip(stages.bends, stages.intervals, strict=True):
         figure.add_vrect(low - 0.12, high + 0.12, fillcolor=GREY, opacity=0.13, line_width=0)
         figure.add_vline(bend, line={"color": INK, "dash": "dot", "width": 1.5})
-    figure.update_xaxes(title="decoder layer", dtick=layer_step(layers[-1]), zeroline=False)
-    figure.update_yaxes(title=f"domain neurons ({module})", showgrid=False, secondary_y=False)
-    # What is drawn on the second axis lies above the first one's bars.
-    figure.update_yaxes(
-        title="entropy (nats)", rangemode="tozero", tickmode="auto", nticks=6, secondary_y=True
-    )
-    figure.update_layout(barmode="stack", bargap=0.55)
-    words = [
-        f"{one.first} to {one.last}: {one.direction} ({one.slope:+.2f} [{one.low:+.2f}, {one.high:+.2f}])"
-        for one in stages.stages
-    ]
-    return finish(
-        figure,
-        "Three stages?",
-        "Nats per layer, layers " + "; ".join(words) + ". Grey: 95 % interval of each bend; "
-        f"{stages.n_samples:,} samples.",
-        height=540,
-    )
