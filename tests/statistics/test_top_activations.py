@@ -13,13 +13,13 @@ import mmlens
 from mmlens.data.identity import sources
 from mmlens.data.samples import Sample
 from mmlens.entropy import activation_probability
-from mmlens.errors import SampleError, StatisticsError
+from mmlens.errors import RunFolderError, SampleError, StatisticsError
 from mmlens.lens.promoted import gain_of, promoted, promoted_tokens
 from mmlens.neurons import NeuronSet
 from mmlens.statistics.top_activations import TopActivations, bin_edges, histogram, largest
 from mmlens.streaming.batching import Batching
 from mmlens.streaming.distributed import Share
-from mmlens.streaming.top import top_activations
+from mmlens.streaming.top import TopStream, top_activations
 from tests.tiny import llava_next as tiny
 from tests.tiny.common import picture
 
@@ -402,3 +402,30 @@ def test_shares_of_processes_merge_into_the_whole(mistral_model, samples, monkey
         parts.append(top_activations(mistral_model, samples, neurons, **settings)["language"])
     assert all(0 < int(part.tokens.sum()) < int(whole.tokens.sum()) for part in parts)
     same(parts[0] + parts[1], whole)
+
+
+def test_an_interrupted_pass_is_resumed_and_ends_with_the_same_bits(
+    mistral_model, samples, tmp_path, monkeypatch
+):
+    neurons = [some_neurons(mistral_model, module) for module in MODULES]
+    settings = {"k": 3, "batching": Batching(max_batch=2, progress=False)}
+    whole = top_activations(mistral_model, samples, neurons, **settings)
+    path, step, done = tmp_path / "top.safetensors", TopStream.step, []
+
+    def failing(self, batch):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(step(self, batch))
+
+    monkeypatch.setattr(TopStream, "step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        top_activations(
+            mistral_model, samples, neurons, checkpoint=path, checkpoint_every=0.0, **settings
+        )
+    monkeypatch.undo()
+    again = top_activations(mistral_model, samples, neurons, checkpoint=path, **settings)
+    assert set(again) == set(whole)
+    for module in MODULES:
+        same(again[module], whole[module])
+    with pytest.raises(RunFolderError, match="other settings"):
+        top_activations(mistral_model, samples, neurons, checkpoint=path, **{**settings, "k": 2})
