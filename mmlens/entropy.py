@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmlens.errors import StatisticsError
-from mmlens.neurons import NeuronSet
+from mmlens.neurons import NeuronSet, union
 
 #: Entropies are in nats by default, as in MMNeuron's code (methods 9.4).
 Unit = Literal["nats", "bits"]
@@ -115,10 +115,7 @@ class Selection:
     @property
     def union(self) -> NeuronSet:
         """Every selected neuron, whatever its domains."""
-        first, *rest = self.sets.values()
-        for one in rest:
-            first = first | one
-        return first
+        return union(list(self.sets.values()))
 
 
 def select(

@@ -304,3 +304,17 @@ def _index_lists(path: str | PathLike[str]) -> Any:
 
 def _materialise(pairs: Any) -> Any:
     return pairs if isinstance(pairs, np.ndarray) else [(a, b) for a, b in pairs]
+
+
+def union(sets: Sequence[NeuronSet]) -> NeuronSet:
+    """All neurons of several sets of one module.
+
+    Raises:
+        StatisticsError: there is no set.
+    """
+    if not sets:
+        raise StatisticsError("A union is of at least one set of neurons.")
+    found = sets[0]
+    for one in sets[1:]:
+        found = found | one
+    return found

@@ -20,12 +20,11 @@ from mmlens.hook_names import LANGUAGE
 from mmlens.importance import SCORES, ImportanceScores, convergence
 from mmlens.importance.correlation import correlate_scores
 from mmlens.importance.mined import Mined
-from mmlens.neurons import ALL, NeuronSet
+from mmlens.neurons import ALL, NeuronSet, union
 from mmlens.report.sections import Figure, Part, Section, Text
 from mmlens.report.states import state_sections
 from mmlens.selection.methods import ENTROPY, IMPORTANCE
 from mmlens.selection.overlap import cross_table
-from mmlens.selection.strategies import union
 from mmlens.separation import separation_section
 from mmlens.states.conditions import mask_conditions
 from mmlens.states.study import study_states

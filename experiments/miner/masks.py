@@ -15,7 +15,7 @@ from mmlens.data.samples import take_per_value
 from mmlens.errors import MMLensError, StatisticsError
 from mmlens.hook_names import LANGUAGE
 from mmlens.importance.mined import Mined
-from mmlens.neurons import ALL, NeuronSet
+from mmlens.neurons import ALL, NeuronSet, union
 from mmlens.selection.methods import (
     ENTROPY,
     IMPORTANCE,
@@ -24,7 +24,6 @@ from mmlens.selection.methods import (
     parts_of_both,
 )
 from mmlens.selection.recipe import Recipe
-from mmlens.selection.strategies import union
 from mmlens.tokens.token_sets import SPLIT_TYPES
 
 #: Controls of the main masks, in the order of their rows.

@@ -18,11 +18,10 @@ from torch import Tensor
 from mmlens.ablation.intervention import Intervention
 from mmlens.entropy import Selection
 from mmlens.errors import SampleError
-from mmlens.neurons import ALL, NeuronSet
+from mmlens.neurons import ALL, NeuronSet, union
 from mmlens.plots.frames import CONTROLS
 from mmlens.selection.controls import matched_like, mean_measure, random_like
 from mmlens.selection.recipe import DOMAIN_ENTROPY, Recipe
-from mmlens.selection.strategies import union
 
 #: The kind of a mask that is no control.
 MASK = "mask"

@@ -106,20 +106,6 @@ def select_neurons(
     return sets(torch.cat(found))
 
 
-def union(sets: Sequence[NeuronSet]) -> NeuronSet:
-    """All neurons of several sets of one module.
-
-    Raises:
-        StatisticsError: there is no set.
-    """
-    if not sets:
-        raise StatisticsError("A union is of at least one set of neurons.")
-    found = sets[0]
-    for one in sets[1:]:
-        found = found | one
-    return found
-
-
 def smallest_ratio(modalities: int, layers: int, width: int, strategy: str) -> float:
     """The ratio from which a strategy selects a neuron for each of its shares."""
     return _shares(modalities, layers, strategy) / (layers * width)

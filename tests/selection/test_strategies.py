@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlens.errors import StatisticsError
-from mmlens.selection.strategies import STRATEGIES, select_neurons, smallest_ratio, union
+from mmlens.neurons import union
+from mmlens.selection.strategies import STRATEGIES, select_neurons, smallest_ratio
 
 NAMES = ("text", "special", "image", "video", "audio")
 
