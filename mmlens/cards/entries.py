@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from mmlens.cards.page import SIDES, Entry
+from mmlens.cards.card import Entry
+from mmlens.cards.page import SIDES
 from mmlens.cards.strips import StripMaker
 from mmlens.data.identity import media_identity
 from mmlens.data.media.pictures import open_picture

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.cards.card import Card, CardPage, Entry
 from mmlens.cards.entries import EntryMaker
-from mmlens.cards.page import Card, CardPage, Entry, render
+from mmlens.cards.page import render
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.hook_names import LANGUAGE

@@ -2,109 +2,31 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from string import Template
 
-from jaxtyping import Int
 from PIL import Image
-from torch import Tensor
 
-from mmlens.cards.strip_svg import Sound, Strip, drawn_strip, encoded, extremes, shaded_tokens
+from mmlens.cards.card import Card, CardPage, Entry
+from mmlens.cards.spread import spread
+from mmlens.cards.strip_svg import drawn_strip, encoded, extremes, shaded_tokens
 from mmlens.data.media.thumbnails import TINY, data_uri, shrunk
-from mmlens.statistics.top_activations import bin_edges
+from mmlens.report.html import text
 from mmlens.storage.assets import asset
 from mmlens.tokens.places import Box
 
 #: (longest side of a picture, of a crop) in pixels, tried in turn until the page is small enough.
 SIDES = ((224, 96), (160, 72), (112, 56), (72, 40))
+
+
 #: Samples per second that sounds are given at most, at each of these steps.
 RATES = (16000, 12000, 8000, 8000)
+
+
 #: Width and height in pixels that a picture, and a crop, has on the page.
 _ROOM = {False: (104, 88), True: (80, 88)}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One of the largest activations of a neuron, and where it occurred.
-
-    Attributes:
-        value: the activation.
-        sample, question, answers: the sample.
-        place: what the position is, in words.
-        picture: name of the picture that the position lies in or belongs to; None without one.
-        box: what is marked in it, in fractions of it.
-        crop: name of the enlarged part, and the box within that; None where all of it is meant.
-        words: the text before the position, the token itself, the text behind it; None elsewhere.
-        strip: the neuron's activation along the sample's sound or video; None without one.
-        tokens: beside a strip, the text of the prompt, the neuron's activation on each token, and
-            whether the entry is about it; None outside the language module.
-    """
-
-    value: float
-    sample: str
-    question: str
-    answers: tuple[str, ...]
-    place: str
-    picture: str | None = None
-    box: Box | None = None
-    crop: tuple[str, Box] | None = None
-    words: tuple[str, str, str] | None = None
-    strip: Strip | None = None
-    tokens: tuple[tuple[str, float, bool], ...] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Card:
-    """What is known of one neuron.
-
-    Attributes:
-        module, layer, index: the neuron.
-        labels: the sets it is in.
-        probabilities: per key, the share of positions on which it is active.
-        histogram: per key, positions per bin of :func:`mmlens.statistics.top_activations.bin_edges`.
-        entries: key -> its largest activations, the largest first.
-        promoted, suppressed: tokens with the change of their logit, the strongest first; None for
-            neurons whose output is not read as tokens.
-    """
-
-    module: str
-    layer: int
-    index: int
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    histogram: Int[Tensor, "key bin"]
-    entries: Mapping[str, tuple[Entry, ...]]
-    promoted: tuple[tuple[str, float], ...] | None = None
-    suppressed: tuple[tuple[str, float], ...] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class CardPage:
-    """A page of cards.
-
-    Attributes:
-        title, about: what the page shows, in words; ``about`` may be several paragraphs.
-        keys: domains, in the order in which they are shown.
-        by: the field that the keys are values of.
-        cards: the neurons.
-        pictures, crops: name -> picture, already small.
-        strips: name -> picture of a medium whose width is its time, already small.
-        sounds: name -> sound.
-    """
-
-    title: str
-    about: tuple[str, ...]
-    keys: tuple[str, ...]
-    by: str
-    cards: tuple[Card, ...]
-    pictures: Mapping[str, Image.Image]
-    crops: Mapping[str, Image.Image]
-    strips: Mapping[str, Image.Image] = field(default_factory=dict)
-    sounds: Mapping[str, Sound] = field(default_factory=dict)
 
 
 def render(page: CardPage, max_bytes: int = 20_000_000) -> str:
@@ -122,9 +44,9 @@ def render(page: CardPage, max_bytes: int = 20_000_000) -> str:
     layers = sorted({card.layer for card in page.cards})
     labels = list(dict.fromkeys(label for card in page.cards for label in card.labels))
     return Template(asset("mmlens.cards", "cards.html")).substitute(
-        title=_text(page.title),
+        title=text(page.title),
         css=asset("mmlens.cards", "cards.css"),
-        about="\n".join(f"<p>{_text(one)}</p>" for one in page.about),
+        about="\n".join(f"<p>{text(one)}</p>" for one in page.about),
         layers=_options((str(n), f"layer {n}") for n in layers),
         labels=_options((one, one) for one in labels),
         count=len(page.cards),
@@ -135,14 +57,7 @@ def render(page: CardPage, max_bytes: int = 20_000_000) -> str:
 
 
 def _options(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(f'<option value="{_text(a)}">{_text(b)}</option>' for a, b in pairs)
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-# Pictures
+    return "".join(f'<option value="{text(a)}">{text(b)}</option>' for a, b in pairs)
 
 
 def _symbols(page: CardPage, sides: tuple[int, int]) -> str:
@@ -183,38 +98,31 @@ def _drawn(page: CardPage, crop: bool, name: str, box: Box | None, alt: str) -> 
     size = f"width:{max(8, scale * wide):.0f}px;height:{max(8, scale * 100):.0f}px"
     return (
         f'<svg class="{kind}" viewBox="0 0 {wide:.2f} 100" style="{size}" role="img" '
-        f'aria-label="{_text(alt)}"><use href="#{"c" if crop else "p"}{number}"/>{marks}</svg>'
+        f'aria-label="{text(alt)}"><use href="#{"c" if crop else "p"}{number}"/>{marks}</svg>'
     )
-
-
-# Cards
 
 
 def _card(page: CardPage, card: Card) -> str:
     own = [key for key in page.keys if key in card.labels]
     others = [key for key in page.keys if key not in own]
     name = f"{card.module}, layer {card.layer}, neuron {card.index}"
-    chips = "".join(f'<span class="chip">{_text(one)}</span>' for one in card.labels)
+    chips = "".join(f'<span class="chip">{text(one)}</span>' for one in card.labels)
     scale = _scale(card)
     blocks = [_examples(page, card, key, scale) for key in (own or others)]
     rest = [_examples(page, card, key, scale) for key in others] if own else []
     more = ""
     if rest:
         more = (
-            f"<details><summary>Largest activations elsewhere: {_text(', '.join(others))}</summary>"
+            f"<details><summary>Largest activations elsewhere: {text(', '.join(others))}</summary>"
             f"{''.join(rest)}</details>"
         )
     return (
         f'<article class="card" id="n{card.layer}-{card.index}" data-layer="{card.layer}" '
-        f'data-index="{card.index}" data-labels="{_text(json.dumps(card.labels))}">'
-        f'<h2>{_text(name)} {chips}</h2><div class="columns"><div class="facts">'
-        f"{_spread(page, card)}{_tokens(card)}</div>"
+        f'data-index="{card.index}" data-labels="{text(json.dumps(card.labels))}">'
+        f'<h2>{text(name)} {chips}</h2><div class="columns"><div class="facts">'
+        f"{spread(page, card)}{_tokens(card)}</div>"
         f'<div class="examples">{"".join(blocks)}{more}</div></div></article>'
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _digits(value: float) -> str:
@@ -232,10 +140,10 @@ def _scale(card: Card) -> tuple[float, float]:
 def _examples(page: CardPage, card: Card, key: str, scale: tuple[float, float]) -> str:
     entries = card.entries.get(key, ())
     if not entries:
-        return f'<h3>{_text(key)}</h3><p class="soft">No position of this {_text(page.by)}.</p>'
+        return f'<h3>{text(key)}</h3><p class="soft">No position of this {text(page.by)}.</p>'
     wide = ' class="wide"' if any(one.strip is not None for one in entries) else ""
     listed = "".join(_entry(page, one, scale) for one in entries)
-    return f"<h3>{_text(key)}</h3><ol{wide}>{listed}</ol>"
+    return f"<h3>{text(key)}</h3><ol{wide}>{listed}</ol>"
 
 
 def _entry(page: CardPage, entry: Entry, scale: tuple[float, float]) -> str:
@@ -254,13 +162,13 @@ def _entry(page: CardPage, entry: Entry, scale: tuple[float, float]) -> str:
     if entry.tokens is not None:
         words = shaded_tokens(entry.tokens, scale[1])
     elif entry.words is not None:
-        before, token, after = (_text(one) for one in entry.words)
+        before, token, after = (text(one) for one in entry.words)
         words = f'<p class="words">{before}<mark>{token}</mark>{after}</p>'
     answers = f"answer: {' / '.join(entry.answers)}" if entry.answers else "no answer given"
     return (
-        f'<li><p class="value">{_digits(entry.value)} <span class="soft">{_text(entry.place)}</span></p>'
-        f'{shown}{words}<p class="asked">{_text(entry.question)}</p>'
-        f'<p class="soft">{_text(answers)}</p></li>'
+        f'<li><p class="value">{_digits(entry.value)} <span class="soft">{text(entry.place)}</span></p>'
+        f'{shown}{words}<p class="asked">{text(entry.question)}</p>'
+        f'<p class="soft">{text(answers)}</p></li>'
     )
 
 
@@ -270,7 +178,7 @@ def _tokens(card: Card) -> str:
 
     def listed(title: str, tokens: Sequence[tuple[str, float]]) -> str:
         items = "".join(
-            f'<li><span class="token">{_text(token)}</span> <span class="soft">{value:+.2f}</span></li>'
+            f'<li><span class="token">{text(token)}</span> <span class="soft">{value:+.2f}</span></li>'
             for token, value in tokens
         )
         return f'<div><h3>{title}</h3><ul class="tokens">{items}</ul></div>'
@@ -279,75 +187,3 @@ def _tokens(card: Card) -> str:
         f'<div class="promoted">{listed("Promotes", card.promoted)}'
         f"{listed('Suppresses', card.suppressed)}</div>"
     )
-
-
-# Spread of activations
-
-_WIDE, _HIGH = 150.0, 26.0
-
-
-def _spread(page: CardPage, card: Card) -> str:
-    """One row per key: its name, how often the neuron is active, and its activations' histogram."""
-    first, last = _range(card.histogram)
-    edges = bin_edges().tolist()
-    total = card.histogram.sum(-1, keepdim=True).clamp(min=1)
-    shares = (card.histogram / total)[:, first : last + 1]
-    peak = max(float(shares.max()), 1e-9)
-    rows = []
-    for key, probability, share in zip(page.keys, card.probabilities, shares.tolist(), strict=True):
-        own = " own" if key in card.labels else ""
-        said = "none" if math.isnan(probability) else f"{100 * probability:.1f}%"
-        width = 0.0 if math.isnan(probability) else 100 * probability
-        rows.append(
-            f'<div class="key{own}">{_text(key)}</div>'
-            f'<div class="bar"><i style="width:{width:.1f}%"></i><b>{said}</b></div>'
-            f"{_bars(share, peak, first, edges)}"
-        )
-    return (
-        '<h3>Activation</h3><div class="spread"><div class="head">' + _text(page.by) + "</div>"
-        '<div class="head">active on</div><div class="head">distribution</div>'
-        + "".join(rows)
-        + f"<div></div><div></div>{_axis(first, last, edges)}</div>"
-    )
-
-
-def _range(histogram: Int[Tensor, "key bin"]) -> tuple[int, int]:
-    """First and last bin that any key uses; never none, and always both sides of zero."""
-    used = histogram.sum(0).nonzero()[:, 0].tolist()
-    zero = len(bin_edges()) // 2
-    return min([*used, zero]), max([*used, zero + 1])
-
-
-def _bars(shares: Sequence[float], peak: float, first: int, edges: Sequence[float]) -> str:
-    step = _WIDE / len(shares)
-    zero = (edges.index(0.0) + 1 - first) * step
-    parts = []
-    for number, share in enumerate(shares):
-        if share > 0:
-            high = max(_HIGH * share / peak, 0.6)
-            kind = "on" if number * step >= zero - 1e-6 else "off"
-            parts.append(
-                f'<rect class="{kind}" x="{number * step:.2f}" y="{_HIGH - high:.2f}" '
-                f'width="{step:.2f}" height="{high:.2f}"/>'
-            )
-    line = f'<line x1="{zero:.2f}" x2="{zero:.2f}" y1="0" y2="{_HIGH}"/>'
-    return (
-        f'<svg class="histogram" viewBox="0 0 {_WIDE:g} {_HIGH:g}" preserveAspectRatio="none">'
-        f"{''.join(parts)}{line}</svg>"
-    )
-
-
-def _axis(first: int, last: int, edges: Sequence[float]) -> str:
-    """Zero and the outermost edges, in numbers."""
-    number = last - first + 1
-    zero = edges.index(0.0) + 1 - first
-    ticks = [(zero, "0")]
-    low, high = first, last - 1
-    if low < edges.index(0.0):
-        ticks.append((low + 1 - first, _number(edges[low])))
-    if high > edges.index(0.0):
-        ticks.append((high + 1 - first, _number(edges[high])))
-    marks = "".join(
-        f'<span style="left:{100 * place / number:.1f}%">{label}</span>' for place, label in ticks
-    )
-    return f'<div class="axis">{marks}</div>'

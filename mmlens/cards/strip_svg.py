@@ -1,4 +1,4 @@
-"""Strips of neuron cards: a neuron's activation along a sound or a video, and the sound to be heard."""
+"""Strips of neuron cards: a neuron's activation along a sound or a video, and the sound itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-#: A sound that a page lets be heard: its waveform, and samples per second.
+#: A sound that a page plays: its waveform, and samples per second.
 Sound = tuple[Float32[np.ndarray, " time"], int]
 #: Drawing: width, height of the picture, height of the curve below it.
 _WIDE, _PICTURE, _CURVE = 300.0, 46.0, 30.0
@@ -66,7 +66,7 @@ def extremes(strips: Sequence[Strip], values: Sequence[float] = ()) -> tuple[flo
 def drawn_strip(
     strip: Strip, symbol: str, scale: tuple[float, float], sounds: Mapping[str, int], tiny: bool
 ) -> str:
-    """A strip as HTML: the picture, the curve below it, its axis, and a button to hear the sound.
+    """A strip as HTML: the picture, the curve below it, its axis, and a button that plays the sound.
 
     Args:
         strip: the strip.

@@ -48,10 +48,10 @@ class StripMaker:
             kind, medium = present[0], 0
         own = (places.kind == kind) & (places.medium == medium)
         if KINDS[kind] == "audio":
-            return self._heard(sample, medium, places, values, own, position if inside else None)
+            return self._of_sound(sample, medium, places, values, own, position if inside else None)
         return self._seen(sample, medium, places, values, own, position if inside else None)
 
-    def _heard(
+    def _of_sound(
         self,
         sample: Sample,
         medium: int,

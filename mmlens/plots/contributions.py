@@ -56,19 +56,7 @@ def contributions_by_layer(contributions: pd.DataFrame) -> go.Figure:
                     _add_bars(figure, here, group, (i, j), legend=i == 1)
                 else:
                     _add_delta(figure, here, group, (i, j), legend=i == 1 and j == 2)
-        name = MEASURE_NAMES.get(measure, label(measure))
-        figure.update_yaxes(
-            title_text=f"share, {name}", range=[0, 1], tickformat=".0%", row=i, col=1
-        )
-        tops = [
-            abs(float(r[end]))
-            for r in rows
-            for end in ("delta_low", "delta_high")
-            if r["measure"] == measure and r["setting"] != settings[0] and not math.isnan(r[end])
-        ]
-        reach = 110 * max([0.005, *tops])
-        for j in range(2, len(settings) + 1):
-            figure.update_yaxes(range=[-reach, reach], zeroline=True, row=i, col=j)
+        _share_axes(figure, [r for r in rows if r["measure"] == measure], settings, i)
     layer_axes(figure, rows, len(measures))
     figure.update_layout(barmode="stack", bargap=0.15)
     finish(
@@ -86,6 +74,22 @@ def contributions_by_layer(contributions: pd.DataFrame) -> go.Figure:
         legend2={**words, "y": 1 + 30 * pixel, "title": {"text": "changes"}, "font": {"size": 13}},
         margin={"t": 185},
     )
+
+
+def _share_axes(figure: go.Figure, rows: Sequence[Row], settings: Sequence[str], at: int) -> None:
+    """One measure's axes: shares from 0 to 1 at the left, changes about 0 on one scale beside them."""
+    measure = str(rows[0]["measure"])
+    name = MEASURE_NAMES.get(measure, label(measure))
+    figure.update_yaxes(title_text=f"share, {name}", range=[0, 1], tickformat=".0%", row=at, col=1)
+    tops = [
+        abs(float(r[end]))
+        for r in rows
+        for end in ("delta_low", "delta_high")
+        if r["setting"] != settings[0] and not math.isnan(r[end])
+    ]
+    reach = 110 * max([0.005, *tops])
+    for j in range(2, len(settings) + 1):
+        figure.update_yaxes(range=[-reach, reach], zeroline=True, row=at, col=j)
 
 
 def _add_bars(

@@ -1,6 +1,7 @@
 """Rows of costs: drops of mask and control at the left, their difference at the right, a line per mask.
 
-What the figures of masks, treatments, splits and methods have in common."""
+What the figures of masks, treatments, splits and methods have in common.
+"""
 
 from __future__ import annotations
 

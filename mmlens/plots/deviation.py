@@ -48,19 +48,7 @@ def deviation_by_layer(
     masks = [m for m in (*order, "all") if m in present]
     groups = list(dict.fromkeys(str(row["group"]) for row in rows))
     styles = domain_styles(order)
-    figure = make_subplots(
-        rows=len(masks),
-        cols=len(groups),
-        shared_xaxes=True,
-        shared_yaxes=True,
-        column_titles=["last token" if g == "last" else f"{label(g)} tokens" for g in groups],
-        row_titles=["all domains" if m == "all" else label(m) for m in masks],
-        vertical_spacing=0.25 / max(len(masks), 2) * 0.6,
-        horizontal_spacing=0.025,
-    )
-    upright = {"textangle": 0, "x": 0, "xanchor": "right", "xshift": -62, "font": {"size": 14}}
-    figure.update_annotations(selector={"textangle": 90}, **upright)
-    figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
+    figure = _panels(masks, groups)
     for i, mask in enumerate(masks, start=1):
         style = styles.get(mask, DomainStyle(INK, "circle", "solid"))
         top = 0.0
@@ -84,6 +72,24 @@ def deviation_by_layer(
     return figure.update_layout(
         legend={"y": 1 + lift, "yanchor": "bottom"}, margin={"t": 145, "l": 70 + 8 * widest}
     )
+
+
+def _panels(masks: Sequence[str], groups: Sequence[str]) -> go.Figure:
+    """A row per set, its name upright at the left; a column per token group."""
+    figure = make_subplots(
+        rows=len(masks),
+        cols=len(groups),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        column_titles=["last token" if g == "last" else f"{label(g)} tokens" for g in groups],
+        row_titles=["all domains" if m == "all" else label(m) for m in masks],
+        vertical_spacing=0.25 / max(len(masks), 2) * 0.6,
+        horizontal_spacing=0.025,
+    )
+    upright = {"textangle": 0, "x": 0, "xanchor": "right", "xshift": -62, "font": {"size": 14}}
+    figure.update_annotations(selector={"textangle": 90}, **upright)
+    figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
+    return figure
 
 
 def _panel(

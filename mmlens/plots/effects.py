@@ -52,15 +52,7 @@ def effects_against_controls(
             [pairs.index(pair) for pair in drawn],
         )
     effect_legend(figure, f"{label(control)} control")
-    named = {"own": "own questions", "others": "others' questions", "all": "all questions"}
-    shown = {mask: label(mask) for mask in masks} | {"all": "all domains"}
-    ticks = [f"{shown[mask]}: {named[part]}" for mask, part in pairs]
-    figure.update_yaxes(
-        tickvals=list(range(len(pairs))),
-        ticktext=ticks,
-        zeroline=False,
-        range=[len(pairs) - 0.5, -0.5],
-    )
+    _name_rows(figure, pairs)
     effect_axes(figure, rows)
     bands(figure, [mask for mask, _ in pairs])
     if len(fractions) > 1:
@@ -72,6 +64,18 @@ def effects_against_controls(
         f"Fraction {', '.join(map(percent, fractions))}; {questions} questions; {seeds} control "
         "seeds",
         height=max(500, 205 + 27 * len(pairs)),
+    )
+
+
+def _name_rows(figure: go.Figure, pairs: Sequence[tuple[str, str]]) -> None:
+    """Whose neurons are silenced and whose questions are asked, a row each from the top."""
+    named = {"own": "own questions", "others": "others' questions", "all": "all questions"}
+    masks = ["all domains" if mask == "all" else label(mask) for mask, _ in pairs]
+    figure.update_yaxes(
+        tickvals=list(range(len(pairs))),
+        ticktext=[f"{mask}: {named[part]}" for mask, (_, part) in zip(masks, pairs, strict=True)],
+        zeroline=False,
+        range=[len(pairs) - 0.5, -0.5],
     )
 
 

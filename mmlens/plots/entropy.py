@@ -43,6 +43,43 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
     counted in the subtitle. ValueError for shapes that differ, no neuron, fewer than two domains,
     or an entropy outside 0..ln k.
     """
+    entropy, passes, top = _checked(summary)
+    known = np.isfinite(entropy)
+    figure = make_subplots(cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.09)
+    # The selected are few: without a panel and bins of their own they could not be seen.
+    low, near = _low_end(summary, entropy[known & passes], top)
+    bins = {1: np.linspace(0.0, top, n_bins + 1), 2: np.linspace(low, near, n_bins // 2 + 1)}
+    tallest = {column: np.zeros(len(edges) - 1, dtype=int) for column, edges in bins.items()}
+    for name, chosen, colour, shape in (
+        (f"some domain above tau = {summary.tau:.3g}", known & passes, "#0072B2", ""),
+        ("filtered out: none above tau", known & ~passes, "#c9ced6", "/"),
+    ):
+        for column, edges in bins.items():
+            counts, _ = np.histogram(np.clip(entropy[chosen], 0.0, top), edges)
+            tallest[column] += counts
+            look = (name, colour, shape)
+            _bars(figure, (edges, counts), look, int(chosen.sum()), column)
+    _entropy_lines(figure, summary, top)
+    figure.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"})
+    figure.update_xaxes(title_text="entropy (nats)", zeroline=False)
+    figure.update_xaxes(range=[-0.02 * top, 1.02 * top], col=1)
+    figure.update_xaxes(range=[low, near], title_text="entropy (nats), low end", col=2)
+    figure.update_yaxes(title_text="neurons", col=1)
+    for column, counts in tallest.items():
+        figure.update_yaxes(range=[0, 1.3 * max(int(counts.max()), 1)], col=column)
+    silent = f"; {int((~known).sum()):,} never active, not shown" if not known.all() else ""
+    return finish(
+        figure,
+        f"Domain activation probability entropy, {label(summary.module)} neurons",
+        f"{entropy.size:,} neurons, {len(summary.domains)} domains; tau is the {summary.quantile:g} "
+        f"quantile of all activation probabilities{silent}",
+    )
+
+
+def _checked(
+    summary: SelectionSummary,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], float]:
+    """Entropies, who passes, and ln k; ValueError as for the figure."""
     entropy = np.asarray(summary.entropy, dtype=np.float64)
     passes = np.asarray(summary.passes, dtype=bool)
     if entropy.shape != passes.shape or entropy.size == 0 or len(summary.domains) < 2:
@@ -58,48 +95,33 @@ def entropy_histogram(summary: SelectionSummary, n_bins: int = 60) -> go.Figure:
             f"Entropies {np.min(entropy[known]):.4g} to {np.max(entropy[known]):.4g} were given: "
             f"over {len(summary.domains)} domains they lie within 0 to {top:.4g} nats."
         )
-    figure = make_subplots(cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.09)
-    # The selected are few: without a panel and bins of their own they could not be seen.
-    low, near = _low_end(summary, entropy[known & passes], top)
-    bins = {1: np.linspace(0.0, top, n_bins + 1), 2: np.linspace(low, near, n_bins // 2 + 1)}
-    tallest = {column: np.zeros(len(edges) - 1, dtype=int) for column, edges in bins.items()}
-    for name, chosen, colour, shape in (
-        (f"some domain above tau = {summary.tau:.3g}", known & passes, "#0072B2", ""),
-        ("filtered out: none above tau", known & ~passes, "#c9ced6", "/"),
-    ):
-        for column, edges in bins.items():
-            counts, _ = np.histogram(np.clip(entropy[chosen], 0.0, top), edges)
-            tallest[column] += counts
-            figure.add_bar(
-                x=((edges[:-1] + edges[1:]) / 2).tolist(),
-                y=counts.tolist(),
-                width=float(edges[1] - edges[0]),
-                name=f"{name} ({int(chosen.sum()):,} neurons)",
-                legendgroup=name,
-                showlegend=column == 1,
-                marker={
-                    "color": colour,
-                    "line": {"color": INK, "width": 0.4},
-                    "pattern": {"shape": shape, "fgcolor": GREY, "size": 5},
-                },
-                hovertemplate="%{x:.3f} nats: %{y} neurons<extra></extra>",
-                row=1,
-                col=column,
-            )
-    _entropy_lines(figure, summary, top)
-    figure.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"})
-    figure.update_xaxes(title_text="entropy (nats)", zeroline=False)
-    figure.update_xaxes(range=[-0.02 * top, 1.02 * top], col=1)
-    figure.update_xaxes(range=[low, near], title_text="entropy (nats), low end", col=2)
-    figure.update_yaxes(title_text="neurons", col=1)
-    for column, counts in tallest.items():
-        figure.update_yaxes(range=[0, 1.3 * max(int(counts.max()), 1)], col=column)
-    silent = f"; {int((~known).sum()):,} never active, not shown" if not known.all() else ""
-    return finish(
-        figure,
-        f"Domain activation probability entropy, {label(summary.module)} neurons",
-        f"{entropy.size:,} neurons, {len(summary.domains)} domains; tau is the {summary.quantile:g} "
-        f"quantile of all activation probabilities{silent}",
+    return entropy, passes, top
+
+
+def _bars(
+    figure: go.Figure,
+    histogram: tuple[npt.NDArray[np.float64], npt.NDArray[np.int_]],
+    look: tuple[str, str, str],
+    total: int,
+    column: int,
+) -> None:
+    """A histogram (edges, counts) of neurons, with a name, a colour and a pattern."""
+    (edges, counts), (name, colour, shape) = histogram, look
+    figure.add_bar(
+        x=((edges[:-1] + edges[1:]) / 2).tolist(),
+        y=counts.tolist(),
+        width=float(edges[1] - edges[0]),
+        name=f"{name} ({total:,} neurons)",
+        legendgroup=name,
+        showlegend=column == 1,
+        marker={
+            "color": colour,
+            "line": {"color": INK, "width": 0.4},
+            "pattern": {"shape": shape, "fgcolor": GREY, "size": 5},
+        },
+        hovertemplate="%{x:.3f} nats: %{y} neurons<extra></extra>",
+        row=1,
+        col=column,
     )
 
 

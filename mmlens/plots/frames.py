@@ -71,7 +71,7 @@ CONTROLS = ("random", "matched")
 #: Values of ``comparison``: with the sets of all data, and between two disjoint halves.
 COMPARISONS = ("full", "halves")
 #: Values of ``treatment``: what is done to a mask's neurons.
-TREATMENTS = ("zero", "layer_minimum", "keep_only", "own_tokens")
+TREATMENTS = ("zero", "own_tokens", "layer_minimum", "keep_only")
 
 
 def checked_rows(frame: pd.DataFrame, columns: Sequence[str], name: str) -> list[Row]:

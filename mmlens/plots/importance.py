@@ -45,9 +45,7 @@ def importance_maps(
         ValueError: names that do not fit the axes, an empty axis, bins below 1, or a ``sort_by`` that
             is not there.
     """
-    _check_names(matrix, scores, groups)
-    if bins is not None and bins < 1:
-        raise ValueError(f"bins must be 1 or more, {bins} was given.")
+    _check_names(matrix, scores, groups, bins)
     values = matrix.double().cpu().numpy()
     if sort_by is not None:
         values = _sorted(values, scores, groups, sort_by)
@@ -65,17 +63,8 @@ def importance_maps(
     figure.update_annotations(font={"size": 14}, yshift=2)
     for i, score in enumerate(scores):
         for j, group in enumerate(groups):
-            figure.add_heatmap(
-                z=np.round(binned[i, j], 4).tolist(),
-                x=centres,
-                y=list(range(layers)),
-                coloraxis=f"coloraxis{i + 1}",
-                hoverongaps=False,
-                name=f"{label(score)}, {label(group)}",
-                hovertemplate="layer %{y}, neuron %{x:.0f}: %{z:.3f}",
-                row=i + 1,
-                col=j + 1,
-            )
+            name = f"{label(score)}, {label(group)}"
+            _map(figure, binned[i, j], centres, name, (i + 1, j + 1))
             _say_if_flat(figure, values[i, j], (i + 1, j + 1))
         figure.update_yaxes(title_text=f"<b>{wrapped(score, 14)}</b><br>layer", row=i + 1, col=1)
     figure.update_layout(_scales(figure, binned, scores))
@@ -91,6 +80,27 @@ def importance_maps(
         height=150 + 150 * max(len(scores), 2),
     )
     return figure.update_layout(margin={"t": 125, "r": 75})
+
+
+def _map(
+    figure: go.Figure,
+    values: npt.NDArray[np.float64],
+    centres: Sequence[float],
+    name: str,
+    at: tuple[int, int],
+) -> None:
+    """One map, layer by bin, on the colour scale of its row."""
+    figure.add_heatmap(
+        z=np.round(values, 4).tolist(),
+        x=centres,
+        y=list(range(len(values))),
+        coloraxis=f"coloraxis{at[0]}",
+        hoverongaps=False,
+        name=name,
+        hovertemplate="layer %{y}, neuron %{x:.0f}: %{z:.3f}",
+        row=at[0],
+        col=at[1],
+    )
 
 
 def _map_axes(figure: go.Figure, layers: int, name: str, last_row: int) -> None:
@@ -119,13 +129,18 @@ def _sorted(
 
 
 def _check_names(
-    matrix: Float[Tensor, "score group layer neuron"], scores: Sequence[str], groups: Sequence[str]
+    matrix: Float[Tensor, "score group layer neuron"],
+    scores: Sequence[str],
+    groups: Sequence[str],
+    bins: int | None,
 ) -> None:
     if (len(scores), len(groups)) != matrix.shape[:2] or not matrix.numel():
         raise ValueError(
             f"Importance {tuple(matrix.shape)} = (score, group, layer, neuron) was given with "
             f"{len(scores)} scores and {len(groups)} groups: each needs a name, and no axis is empty."
         )
+    if bins is not None and bins < 1:
+        raise ValueError(f"bins must be 1 or more, {bins} was given.")
 
 
 def _say_if_flat(figure: go.Figure, values: npt.NDArray[np.float64], at: tuple[int, int]) -> None:

@@ -3,7 +3,8 @@
 Each figure is drawn from the masking table (:data:`mmlens.plots.MASKING_COLUMNS`): a row per setting,
 evaluated data set and control. A column that a figure does not vary has one value in the frame
 (:func:`mmlens.plots.choose`); the subtitle says which. ValueError for a missing column, an empty
-frame, several values of such a column, a control that is not there, or a name that an order lacks."""
+frame, several values of such a column, a control that is not there, or a name that an order lacks.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mmlens.plots.cost_rows import cost_figure
-from mmlens.plots.frames import ordered
+from mmlens.plots.frames import TREATMENTS, ordered
 from mmlens.plots.masking_frames import (
     TREATMENT_NAMES,
     against,
@@ -70,7 +71,7 @@ def treatments_figure(
     rows = against(masking_rows(masking, ("modality", "treatment")), control)
     order = ordered(rows, "modality", modalities)
     by_key = {(row["modality"], row["treatment"]): row for row in rows}
-    treatments = dict.fromkeys(("zero", "own_tokens", "layer_minimum", "keep_only"))
+    treatments = dict.fromkeys(TREATMENTS)
     treatments |= dict.fromkeys(row["treatment"] for row in rows)
     drawn = [
         row | {"owner": modality_name(m), "inner": TREATMENT_NAMES.get(done, done), "mask": m}

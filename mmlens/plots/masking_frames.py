@@ -2,7 +2,8 @@
 
 A row per masked setting, evaluated data set and control. A setting is what was mined, the strategy,
 the weights of the scores, the ratio, the modality and the treatment of its neurons. A figure varies
-two of these and is given a frame in which the others have one value each: :func:`choose` makes it."""
+two of these and is given a frame in which the others have one value each: :func:`choose` makes it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Maps of what masking costs: strategies by weights of the scores, data mined by data asked about.
 
 Part of :mod:`mmlens.plots`, which offers them by name. Drawn from the masking table, as
-:mod:`mmlens.plots.masking`."""
+:mod:`mmlens.plots.masking`.
+"""
 
 from __future__ import annotations
 

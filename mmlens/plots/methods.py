@@ -1,7 +1,8 @@
 """Two methods of finding neurons at equal budget: what their neurons cost, and how many they share.
 
 The comparison of MMNeuron's neurons, found by entropy, with MINER's, found by importance, is ours: no
-paper has it."""
+paper has it.
+"""
 
 from __future__ import annotations
 

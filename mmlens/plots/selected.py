@@ -34,14 +34,7 @@ def selected_by_layer(
     order = ordered([{"modality": name} for name in sets], "modality", modalities)
     names = list(modalities) if modalities is not None else order
     styles = styles_of(names)
-    counts = {name: [0] * layers for name in order}
-    for name in order:
-        for layer, found in sets[name].per_layer().items():
-            if layer >= layers:
-                raise ValueError(
-                    f"The set {name!r} has neurons in layer {layer}, and {layers} layers were given."
-                )
-            counts[name][layer] = len(found)
+    counts = {name: _per_layer(name, sets[name], layers) for name in order}
     apart = len(order) * layers > MOST_BARS
     figure = make_subplots(
         rows=len(order) if apart else 1,
@@ -82,3 +75,15 @@ def selected_by_layer(
         f"{span(sizes)} neurons per set, in brackets; one in several sets counts in each",
         height=240 + 95 * len(order) if apart and len(order) > 2 else 500,
     )
+
+
+def _per_layer(name: str, found: NeuronSet, layers: int) -> list[int]:
+    """How many neurons of a set every layer has. ValueError for one outside ``layers``."""
+    counts = [0] * layers
+    for layer, indices in found.per_layer().items():
+        if layer >= layers:
+            raise ValueError(
+                f"The set {name!r} has neurons in layer {layer}, and {layers} layers were given."
+            )
+        counts[layer] = len(indices)
+    return counts

@@ -1,7 +1,8 @@
 """Figures of token states: measures per layer beside their baselines, scatter plots.
 
-Part of :mod:`mmlens.plots`, which offers them by name; kept apart for length. What is drawn is OUR
-definition throughout (methods section 6): MINER shows such pictures and defines no number."""
+What is drawn is OUR definition throughout (methods section 6): MINER shows such pictures and defines
+no number.
+"""
 
 from __future__ import annotations
 

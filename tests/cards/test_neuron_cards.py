@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 import mmlens
+from mmlens.cards.card import Card, CardPage, Entry
 from mmlens.cards.entries import EntryMaker, words_around
 from mmlens.cards.neuron_cards import card_page, chosen_of, neuron_cards
-from mmlens.cards.page import Card, CardPage, Entry, render
+from mmlens.cards.page import render
 from mmlens.data.media.pictures import open_picture
 from mmlens.data.media.thumbnails import data_uri
 from mmlens.data.samples import Sample
