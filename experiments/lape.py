@@ -24,10 +24,10 @@ from experiments import shared as runner
 from experiments.shared import LoadSettings
 from mmlens import plots
 from mmlens.ablation import tables
-from mmlens.ablation.conditions import domain_conditions
 from mmlens.ablation.effects import effects_table
 from mmlens.ablation.likelihood import evaluate_texts, likelihood_table
 from mmlens.ablation.masks import domain_masks
+from mmlens.ablation.plan import domain_conditions
 from mmlens.ablation.questions import Questions
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.data.texts import chunked, load_texts

@@ -8,8 +8,9 @@ from typing import get_args
 
 import mmlens
 from experiments.miner.config import Config
-from mmlens.ablation.conditions import MaskPlan, ids_with
+from mmlens.ablation.conditions import ids_with
 from mmlens.ablation.masks import Mask, Treatment, modality_masks, with_controls
+from mmlens.ablation.plan import MaskPlan
 from mmlens.ablation.questions import Questions
 from mmlens.data.samples import take_per_value
 from mmlens.errors import MMLensError, StatisticsError

@@ -22,10 +22,10 @@ from experiments import shared as runner
 from experiments.mmneuron import analyses, report
 from experiments.mmneuron.config import QUICK, Config
 from mmlens.ablation import tables
-from mmlens.ablation.conditions import domain_conditions
 from mmlens.ablation.evaluate import Answers, evaluate
 from mmlens.ablation.intervention import Intervention
 from mmlens.ablation.masks import Mask, domain_masks
+from mmlens.ablation.plan import domain_conditions
 from mmlens.ablation.questions import Questions
 from mmlens.data.halves import sum_of
 from mmlens.data.samples import Sample, take_per_value

@@ -17,12 +17,12 @@ from torch import Tensor
 from experiments import shared as runner
 from experiments.shared import Study
 from mmlens import plots
-from mmlens.ablation.conditions import domain_conditions
 from mmlens.ablation.deviation import deviation
 from mmlens.ablation.effects import effects_table
 from mmlens.ablation.evaluate import evaluate
 from mmlens.ablation.intervention import Intervention
 from mmlens.ablation.masks import Mask, domain_masks
+from mmlens.ablation.plan import domain_conditions
 from mmlens.ablation.questions import Questions
 from mmlens.entropy import Selection
 from mmlens.hook_names import LANGUAGE

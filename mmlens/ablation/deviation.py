@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.ablation.conditions import KEY, Condition, resumed
+from mmlens.ablation.conditions import Condition
 from mmlens.ablation.donors import ConditionHooks
 from mmlens.ablation.masks import Mask
+from mmlens.ablation.passes import KEY, resumed
 from mmlens.ablation.tables import facts_of
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
@@ -29,6 +29,7 @@ from mmlens.hooks import Hook
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.neurons import ALL
+from mmlens.statistics.moments import Moments
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.streaming.batching import Batching
 from mmlens.streaming.sweep import ALONE, Piece, Rows, Share, planned
@@ -60,45 +61,6 @@ def cosine_distance(
     """
     h, changed = (torch.nn.functional.normalize(_precise(x), dim=-1) for x in (before, after))
     return (h - changed).square().sum(-1) / 2
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean and sum of squared deviations from it, of values that come in parts.
-
-    Attributes:
-        n: values so far.
-        mean: their mean; 0 where there is none.
-        m2: sum of (value - mean)^2.
-    """
-
-    n: Int[Tensor, "*cell"]
-    mean: Float[Tensor, "*cell"]
-    m2: Float[Tensor, "*cell"]
-
-    @classmethod
-    def of(cls, values: Float[Tensor, "*cell value"]) -> Moments:
-        """Of the values along the last axis; NaN is no value. float64 inside."""
-        there = ~values.isnan()
-        kept = torch.where(there, values.double(), 0.0)
-        n = there.sum(-1)
-        mean = kept.sum(-1) / n.clamp(min=1)
-        m2 = torch.where(there, kept - mean[..., None], 0.0).square().sum(-1)
-        return cls(n, mean, m2)
-
-    def __add__(self, other: Moments) -> Moments:
-        """Of both parts together (Chan, Golub and LeVeque 1979)."""
-        n = self.n + other.n
-        share = other.n.double() / n.clamp(min=1)
-        gap = other.mean - self.mean
-        return Moments(
-            n, self.mean + gap * share, self.m2 + other.m2 + gap.square() * self.n * share
-        )
-
-    def standard_error(self) -> Float[Tensor, "*cell"]:
-        """Sample standard deviation / sqrt(n); NaN for fewer than two values."""
-        variance = self.m2 / (self.n - 1)
-        return torch.where(self.n > 1, (variance / self.n).sqrt(), torch.nan)
 
 
 @torch.no_grad()

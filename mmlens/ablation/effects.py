@@ -1,125 +1,24 @@
-"""What a mask costs, against fair controls: paired per question, with bootstrap intervals.
+"""Tables of what masks cost, against fair controls: of domains, of modalities, of masks against one another.
 
-One computation (:func:`paired_effect` on the rows of :func:`scores_of`) is behind three tables: of
-MMNeuron's masks, of MINER's, and of masks against one another.
+All three are one computation, :func:`mmlens.ablation.paired.paired_effect` on the rows of
+:func:`scores_of`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
 
-from mmlens.ablation.conditions import MaskPlan
 from mmlens.ablation.masks import MASK, Mask, controls_of
+from mmlens.ablation.paired import Effect, paired_effect
+from mmlens.ablation.plan import MaskPlan
 from mmlens.ablation.questions import Questions
 from mmlens.ablation.tables import intervened
-from mmlens.errors import SampleError
 from mmlens.neurons import ALL, NONE
 from mmlens.plots.frames import CONTROLS
-from mmlens.statistics.bootstrap import drawn_counts, interval
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Cost of a mask beside that of its controls, on the same questions.
-
-    In the unit of the scores: accuracies are shares in [0, 1], log-probabilities nats per token.
-
-    Attributes:
-        n_questions: questions asked.
-        n_seeds: control sets.
-        baseline: mean score untouched.
-        masked: under the mask.
-        control_mean: under a control, mean over seeds.
-        control_sd: its standard deviation over seeds.
-        drop: baseline - masked.
-        control_drop: baseline - control_mean.
-        difference: drop - control_drop; above 0: the mask costs more than its control.
-        low, high: bootstrap 95% interval of the difference.
-    """
-
-    n_questions: int
-    n_seeds: int
-    baseline: float
-    masked: float
-    control_mean: float
-    control_sd: float
-    drop: float
-    control_drop: float
-    difference: float
-    low: float
-    high: float
-
-
-def paired_effect(
-    baseline: Float[np.ndarray, " question"],
-    masked: Float[np.ndarray, " question"],
-    controls: Float[np.ndarray, "seed question"],
-    clusters: Sequence[object] | None = None,
-    *,
-    weights: Float[np.ndarray, " question"] | None = None,
-    draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Effect:
-    """Cost of a mask against its controls, question by question.
-
-    The difference is mean_q [ mean_s control[s, q] - masked[q] ]: what the mask costs beyond what
-    the same intervention on other neurons costs. Its interval is a percentile bootstrap that draws clusters of
-    questions (those on one picture, or one source, are not independent) and control seeds anew.
-
-    Args:
-        baseline: score of each question untouched.
-        masked: under the mask.
-        controls: under each control.
-        clusters: the cluster of each question; None: every question is its own.
-        weights: what each question counts in every mean, above 0 (a text's tokens, say); None: alike.
-        draws: bootstrap draws.
-        confidence: of the interval.
-        seed: of the draws.
-
-    Raises:
-        SampleError: no question, or no control.
-    """
-    if not len(baseline) or not len(controls):
-        raise SampleError("An effect needs at least one question and one control set.")
-    number = _cluster_numbers(clusters, len(baseline))
-    count = int(number.max()) + 1
-    share = np.ones(len(baseline)) if weights is None else weights
-    sizes = np.bincount(number, weights=share, minlength=count)
-    mask_sum = np.bincount(number, weights=masked * share, minlength=count)
-    control_sum = np.stack(
-        [np.bincount(number, weights=c * share, minlength=count) for c in controls]
-    )
-
-    rng = np.random.default_rng(seed)
-    often = drawn_counts(rng, count, draws).astype(float)
-    seeds = drawn_counts(rng, len(controls), draws)
-    control = np.einsum("ds,sc,dc->d", seeds / len(controls), control_sum, often)
-    drawn = (control - often @ mask_sum) / (often @ sizes)
-    low, high = interval(drawn, confidence)
-
-    per_seed = np.average(controls, axis=1, weights=share)
-    spread = float(per_seed.std(ddof=1)) if len(controls) > 1 else 0.0
-    base, hit = (float(np.average(scores, weights=share)) for scores in (baseline, masked))
-    mean = float(per_seed.mean())
-    return Effect(
-        n_questions=len(baseline),
-        n_seeds=len(controls),
-        baseline=base,
-        masked=hit,
-        control_mean=mean,
-        control_sd=spread,
-        drop=base - hit,
-        control_drop=base - mean,
-        difference=mean - hit,
-        low=float(low),
-        high=float(high),
-    )
 
 
 def effects_table(
@@ -137,7 +36,7 @@ def effects_table(
     A row per mask x control x evaluated: ``own``, ``others`` (pooled) or, for all neurons together,
     ``all``; with ``full`` also every evaluated domain by name. Further columns: fraction, intervention
     (where not all masks silence their neurons), n_neurons, frequency, control_frequency and those of
-    :class:`Effect`.
+    :class:`mmlens.ablation.paired.Effect`.
 
     Args:
         answers: frame of :class:`mmlens.ablation.evaluate.Answers`.
@@ -193,7 +92,7 @@ def masking_table(
     Returns:
         A row per mask x data set (and ``all``) x control: mined, strategy, weights, ratio, split,
         modality, treatment, evaluated, control (empty where there is none), n_neurons, measure,
-        control_measure and the columns of :class:`Effect`; ``difference`` and its interval are NaN
+        control_measure and the columns of :class:`mmlens.ablation.paired.Effect`; ``difference`` and its interval are NaN
         without a control.
     """
     score = scores_of(answers)
@@ -326,13 +225,3 @@ def _scopes(label: str, questions: Questions, full: bool) -> dict[str, list[str]
         others = [i for domain, ids in asked.items() if domain != label for i in ids]
         scopes = {"own": list(asked[label]), "others": others}
     return scopes | ({d: list(ids) for d, ids in asked.items()} if full else {})
-
-
-def _cluster_numbers(
-    clusters: Sequence[object] | None, questions: int
-) -> Int[np.ndarray, " question"]:
-    if clusters is None:
-        return np.arange(questions)
-    if len(clusters) != questions:
-        raise SampleError(f"{len(clusters)} clusters were given for {questions} questions.")
-    return np.unique([str(c) for c in clusters], return_inverse=True)[1]

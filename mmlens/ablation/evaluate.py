@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from mmlens.ablation.answering import Answerer
-from mmlens.ablation.conditions import KEY, Condition, blocks_of, ids_with, resumed, unaffected
+from mmlens.ablation.conditions import Condition, ids_with, unaffected
 from mmlens.ablation.decoding import Decoding
 from mmlens.ablation.donors import ConditionHooks
+from mmlens.ablation.passes import KEY, blocks_of, resumed
 from mmlens.data.samples import Sample
 from mmlens.metrics import check_scorable, scorer
 from mmlens.model.hooked_mllm import HookedMLLM

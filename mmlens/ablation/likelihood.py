@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmlens.ablation.conditions import KEY, Condition, resumed
+from mmlens.ablation.conditions import Condition
 from mmlens.ablation.donors import ConditionHooks
 from mmlens.ablation.masks import Mask
+from mmlens.ablation.passes import KEY, resumed
 from mmlens.ablation.tables import facts_of
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError

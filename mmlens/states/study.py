@@ -22,9 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from mmlens.ablation.conditions import KEY, Condition, resumed
+from mmlens.ablation.conditions import Condition
 from mmlens.ablation.decoding import seed_of
 from mmlens.ablation.donors import ConditionHooks
+from mmlens.ablation.passes import KEY, resumed
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.hooks import Hook

@@ -13,12 +13,13 @@ from scipy.spatial import distance
 
 import mmlens
 from mmlens import plots
-from mmlens.ablation.deviation import Moments, cosine_distance, deviation, group_means, relative_l2
+from mmlens.ablation.deviation import cosine_distance, deviation, group_means, relative_l2
 from mmlens.ablation.intervention import Intervention
 from mmlens.ablation.masks import Mask
 from mmlens.errors import SampleError
 from mmlens.neurons import NeuronSet
 from mmlens.selection.recipe import Recipe
+from mmlens.statistics.moments import Moments
 from mmlens.streaming.batching import Batching
 from tests.helpers.reference import zeroed_columns
 from tests.tiny import llava_next as tiny

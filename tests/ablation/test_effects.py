@@ -1,198 +1,221 @@
-import itertools
+"""Effects of masks of domains and of modalities, on answers made up so that every number is known."""
+
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from mmlens.ablation.effects import paired_effect
-from mmlens.errors import SampleError
-
-
-def test_by_hand():
-    effect = paired_effect(
-        np.array([1.0, 1.0, 0.0, 1.0]),
-        np.array([0.0, 1.0, 0.0, 0.0]),
-        np.array([[1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]]),
-    )
-    assert (effect.n_questions, effect.n_seeds) == (4, 2)
-    assert effect.baseline == 0.75
-    assert effect.masked == 0.25
-    assert effect.control_mean == 0.625
-    assert effect.control_sd == pytest.approx(0.125 * 2**0.5)
-    assert effect.drop == 0.5
-    assert effect.control_drop == 0.125
-    assert effect.difference == 0.375
-    assert effect.low <= 0.375 <= effect.high
-
-
-scores = st.integers(1, 3).flatmap(
-    lambda seeds: st.integers(1, 8).flatmap(
-        lambda n: arrays(float, (seeds + 2, n), elements=st.sampled_from([0.0, 0.25, 1.0]))
-    )
+from mmlens.ablation.effects import effects_table, masking_table, method_differences
+from mmlens.ablation.intervention import Intervention
+from mmlens.ablation.masks import Mask
+from mmlens.ablation.plan import domain_conditions
+from mmlens.ablation.questions import Questions
+from mmlens.ablation.tables import accuracy_table
+from mmlens.data.samples import Sample
+from mmlens.neurons import NeuronSet
+from mmlens.selection.recipe import Recipe
+from tests.helpers.masks import (
+    QUESTIONS,
+    answers,
+    hand_made,
 )
 
 
-@given(scores)
-def test_the_identities_that_hold_for_any_scores(rows):
-    baseline, masked, controls = rows[0], rows[1], rows[2:]
-    effect = paired_effect(baseline, masked, controls, draws=50)
-    expected = float(
-        np.mean([[c - m for c, m in zip(row, masked, strict=True)] for row in controls])
+def test_a_mask_is_compared_with_controls_of_its_own_intervention():
+    scaled = Intervention("scale", 2.0)
+    silenced = hand_made()
+    masks = [*silenced, *(replace(m, intervention=scaled) for m in silenced)]
+    rows = answers()
+    # Scaling is half as bad: every mask's answers are right, its controls' are the same as before.
+    other = rows[rows.setting != "none"].copy()
+    named = {m.name: replace(m, intervention=scaled).name for m in silenced}
+    other["setting"] = other["setting"].map(named)
+    other.loc[other.setting.str.startswith("mask"), "score"] = 1.0
+    table = effects_table(pd.concat([rows, other]), masks, QUESTIONS, full=False, draws=200)
+    assert set(table.intervention) == {"zero", "scale-2"}
+    alone = effects_table(rows, silenced, QUESTIONS, full=False, draws=200)
+    assert "intervention" not in alone.columns
+    zero = table[table.intervention == "zero"].drop(columns="intervention")
+    pd.testing.assert_frame_equal(zero.reset_index(drop=True), alone)
+    own = table[(table["mask"] == "red") & (table.evaluated == "own") & (table.control == "random")]
+    by = own.set_index("intervention")
+    # drop of the mask: r0..r3 had 3 right; silenced 1 right, scaled 4 right
+    assert by.masked["zero"] == pytest.approx(0.25)
+    assert by.masked["scale-2"] == pytest.approx(1.0)
+    settings = domain_conditions(masks, QUESTIONS, full=False)
+    assert len({s.name for s in settings}) == len(settings) == 1 + 2 * len(silenced)
+    assert {s.intervention for s in settings if s.neurons} == {scaled, Intervention()}
+    accuracy = accuracy_table(pd.concat([rows, other]), masks, QUESTIONS.samples)
+    assert set(accuracy.intervention.dropna()) == {"zero", "scale-2"}
+
+
+def test_effects_table():
+    table = effects_table(answers(), hand_made(), QUESTIONS, full=False, draws=200)
+    rows = {(r.mask, r.control, r.evaluated): r for r in table.itertuples()}
+    assert set(rows) == {
+        ("red", "random", "own"),
+        ("red", "random", "others"),
+        ("red", "matched", "own"),
+        ("red", "matched", "others"),
+        ("all", "random", "all"),
+    }
+    one = rows["red", "random", "own"]
+    assert (one.n_questions, one.n_seeds, one.n_neurons, one.fraction) == (4, 2, 2, 0.01)
+    assert (one.baseline, one.masked, one.control_mean) == (0.75, 0.25, 0.625)
+    assert one.control_sd == pytest.approx(0.125 * 2**0.5)
+    assert (one.drop, one.control_drop, one.difference) == (0.5, 0.125, 0.375)
+    assert one.low <= one.difference <= one.high
+    assert (one.frequency, one.control_frequency) == (0.5, pytest.approx(0.15))
+    one = rows["red", "random", "others"]
+    assert (one.n_questions, one.baseline, one.masked, one.control_mean) == (1, 1.0, 1.0, 0.5)
+    assert one.difference == -0.5
+    one = rows["red", "matched", "own"]
+    assert (one.n_seeds, one.control_mean, one.difference) == (1, 0.0, -0.25)
+    one = rows["all", "random", "all"]
+    assert (one.n_questions, one.n_neurons) == (3, 3)
+    assert one.baseline == 1.0
+    assert one.masked == pytest.approx(1 / 3)
+    assert one.difference == pytest.approx(1 / 3)
+
+
+def test_a_question_that_could_not_be_asked_is_left_out():
+    frame = answers()
+    table = effects_table(
+        frame[~frame["id"].isin(["r2", "b2"])], hand_made(), QUESTIONS, full=False, draws=50
     )
-    assert effect.difference == pytest.approx(expected, abs=1e-12)
-    assert effect.drop - effect.control_drop == pytest.approx(expected, abs=1e-12)
-    assert effect.low <= effect.high
-    per_question = controls - masked
-    assert per_question.min() - 1e-12 <= effect.low
-    assert effect.high <= per_question.max() + 1e-12
-    again = paired_effect(baseline, masked, controls, draws=50)
-    assert again == effect
-    # The interval does not depend on the untouched model.
-    other = paired_effect(1 - baseline, masked, controls, draws=50)
-    assert (other.low, other.high) == (effect.low, effect.high)
+    rows = {(r.mask, r.control, r.evaluated): r for r in table.itertuples()}
+    assert set(rows) == {
+        ("red", "random", "own"),
+        ("red", "matched", "own"),
+        ("all", "random", "all"),
+    }
+    one = rows["red", "random", "own"]
+    assert (one.n_questions, one.baseline, one.masked) == (3, pytest.approx(2 / 3), 0.0)
 
 
-def test_one_control_has_no_spread():
-    effect = paired_effect(np.ones(3), np.zeros(3), np.ones((1, 3)))
-    assert effect.control_sd == 0.0
-    assert (effect.difference, effect.low, effect.high) == (1.0, 1.0, 1.0)
-
-
-def exact_quantiles(values, confidence):
-    """Quantiles of a finite distribution of equally likely values, not at a step."""
-    ordered = sorted(values)
-    tail = (1 - confidence) / 2
-    return ordered[int(tail * len(ordered))], ordered[int((1 - tail) * len(ordered))]
-
-
-@pytest.mark.parametrize("confidence", [0.95, 0.8, 0.5])
-def test_the_interval_over_questions_is_that_of_all_resamples(confidence):
-    gains = np.array([0.0, 1.0, 4.0])
-    expected = exact_quantiles(
-        [np.mean(drawn) for drawn in itertools.product(gains, repeat=3)], confidence
-    )
-    effect = paired_effect(
-        np.zeros(3), np.zeros(3), gains[None], draws=20_000, confidence=confidence
-    )
-    assert (effect.low, effect.high) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("confidence", [0.95, 0.8, 0.4])
-def test_the_interval_over_control_sets_is_that_of_all_resamples(confidence):
-    values = [0.0, 0.3, 1.0]
-    expected = exact_quantiles(
-        [np.mean(drawn) for drawn in itertools.product(values, repeat=3)], confidence
-    )
-    effect = paired_effect(
-        np.zeros(1), np.zeros(1), np.array(values)[:, None], draws=20_000, confidence=confidence
-    )
-    assert (effect.low, effect.high) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("confidence", [0.95, 0.4])
-def test_the_interval_over_clusters_is_that_of_all_resamples(confidence):
-    clusters = {"a": [0.0], "b": [1.0, 1.0, 0.5], "c": [0.25, 0.0]}
-    outcomes = [
-        np.mean([gain for name in drawn for gain in clusters[name]])
-        for drawn in itertools.product(clusters, repeat=3)
-    ]
-    gains = np.array([gain for name in clusters for gain in clusters[name]])
-    names = [name for name in clusters for _ in clusters[name]]
-    effect = paired_effect(
-        np.zeros(6), np.zeros(6), gains[None], names, draws=20_000, confidence=confidence
-    )
-    expected = exact_quantiles(outcomes, confidence)
-    assert (effect.low, effect.high) == pytest.approx(expected, abs=1e-12)
-
-
-def simulated(rng, questions, seeds):
-    """Scores whose true difference is 0.6 - 0.45, paired through each question's difficulty."""
-    ease = rng.uniform(-0.3, 0.3, size=questions)
-    masked = (rng.random(questions) < 0.45 + ease).astype(float)
-    controls = (rng.random((seeds, questions)) < 0.6 + ease).astype(float)
-    baseline = (rng.random(questions) < 0.65 + ease).astype(float)
-    return baseline, masked, controls
-
-
-def test_the_interval_holds_the_truth_about_95_times_in_100():
+def test_clusters_widen_the_interval_of_effects():
+    ids = [f"r{i}" for i in range(60)]
     rng = np.random.default_rng(0)
-    hits = []
-    for repetition in range(300):
-        effect = paired_effect(*simulated(rng, 80, 8), draws=300, seed=repetition)
-        hits.append(effect.low <= 0.15 <= effect.high)
-    assert 0.90 <= np.mean(hits) <= 0.99
-
-
-def test_no_effect_is_seldom_taken_for_one():
-    rng = np.random.default_rng(1)
-    missed = []
-    for repetition in range(200):
-        baseline, _, controls = simulated(rng, 80, 9)
-        effect = paired_effect(baseline, controls[0], controls[1:], draws=300, seed=repetition)
-        missed.append(not effect.low <= 0 <= effect.high)
-    assert np.mean(missed) <= 0.11
-
-
-def test_symmetric_scores_have_a_symmetric_interval():
-    masked = np.tile([0.0, 1.0], 50)
-    effect = paired_effect(np.ones(100), masked, 1 - masked[None])
-    assert effect.difference == 0
-    assert effect.low < 0 < effect.high
-    assert effect.low == pytest.approx(-effect.high, abs=0.05)
-    # The mean of 100 draws of -1 and 1: 1.96 standard errors.
-    assert effect.high == pytest.approx(0.196, abs=0.03)
-
-
-def test_copies_in_clusters_tell_nothing_new():
-    baseline, masked, controls = simulated(np.random.default_rng(2), 40, 4)
-    plain = paired_effect(baseline, masked, controls)
-    names = [f"q{i:03}" for i in range(40)]
-    copies = 5
-    doubled = [np.repeat(values, copies, axis=-1) for values in (baseline, masked, controls)]
-    clustered = paired_effect(*doubled, np.repeat(names, copies).tolist())
-    assert (clustered.low, clustered.high) == pytest.approx((plain.low, plain.high), abs=1e-12)
-    assert clustered.difference == pytest.approx(plain.difference, abs=1e-12)
-    assert clustered.n_questions == 200
-    alone = paired_effect(*doubled)
-    assert clustered.high - clustered.low > 1.5 * (alone.high - alone.low)
-
-
-def test_clusters_of_one_are_no_clusters():
-    scores = simulated(np.random.default_rng(3), 30, 3)
-    names = [f"q{i:03}" for i in range(30)]
-    assert paired_effect(*scores, names) == paired_effect(*scores)
-
-
-def test_clusters_may_be_of_any_kind_and_order():
-    baseline, masked, controls = simulated(np.random.default_rng(4), 60, 3)
-    numbers = [i % 12 for i in range(60)]
-    a = paired_effect(baseline, masked, controls, numbers)
-    order = np.random.default_rng(5).permutation(60)
-    b = paired_effect(
-        baseline[order], masked[order], controls[:, order], [numbers[i] for i in order]
+    book = np.repeat(np.arange(12), 5)
+    masked = rng.integers(0, 2, size=12)[book]
+    samples = tuple(
+        Sample(i, "t", domain="red", fields={"book": f"b{number:02}"})
+        for i, number in zip(ids, book, strict=True)
     )
-    assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=1e-12)
+    questions = Questions({"red": tuple(ids)}, {"red": ()}, samples)
+    masks = [m for m in hand_made() if (m.label, m.kind) in (("red", "mask"), ("red", "matched"))]
+    frame = pd.DataFrame(
+        [
+            {"setting": setting, "id": i, "prediction": "", "score": float(score)}
+            for setting, scores in (
+                ("none", np.ones(60)),
+                ("mask/red/0.01", masked),
+                ("matched/red/0.01/0", np.ones(60)),
+            )
+            for i, score in zip(ids, scores, strict=True)
+        ]
+    )
+    (alone,) = effects_table(frame, masks, questions, full=False).itertuples()
+    (grouped,) = effects_table(frame, masks, questions, full=False, cluster="book").itertuples()
+    assert grouped.difference == alone.difference
+    assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
 
 
-def test_a_higher_confidence_is_a_wider_interval():
-    scores = simulated(np.random.default_rng(6), 50, 4)
-    narrow, wide = (paired_effect(*scores, confidence=c) for c in (0.5, 0.99))
-    assert wide.low < narrow.low < narrow.high < wide.high
+def test_the_full_matrix_names_every_domain():
+    frame = pd.DataFrame(
+        [
+            {"setting": setting, "id": s.id, "prediction": "", "score": float(score)}
+            for setting, score in (("none", 1), ("mask/red/0.01", 0), ("random/red/0.01/0", 1))
+            for s in QUESTIONS.samples
+        ]
+    )
+    masks = hand_made()[:2]
+    table = effects_table(frame, masks, QUESTIONS, full=True, draws=50)
+    sizes = dict(zip(table["evaluated"], table["n_questions"], strict=True))
+    assert sizes == {"own": 4, "others": 3, "red": 4, "blue": 3}
+    assert (table["difference"] == 1.0).all()
 
 
-def test_seeds_of_the_draws():
-    scores = simulated(np.random.default_rng(7), 50, 4)
-    one, two = paired_effect(*scores, seed=1), paired_effect(*scores, seed=2)
-    assert (one.low, one.high) != (two.low, two.high)
-    assert one.difference == two.difference
+SHAPE = (2, 40)
 
 
-def test_what_is_refused():
-    with pytest.raises(SampleError, match="at least one question"):
-        paired_effect(np.zeros(0), np.zeros(0), np.zeros((2, 0)))
-    with pytest.raises(SampleError, match="one control set"):
-        paired_effect(np.zeros(2), np.zeros(2), np.zeros((0, 2)))
-    with pytest.raises(SampleError, match="3 clusters were given for 2 questions"):
-        paired_effect(np.zeros(2), np.zeros(2), np.zeros((1, 2)), ["a", "b", "c"])
+def neurons(*pairs):
+    return NeuronSet(pairs, "language", SHAPE)
+
+
+SETS = {
+    "text": neurons((0, 1), (1, 2)),
+    "image": neurons((0, 1), (0, 3), (1, 4)),
+    "video": neurons(),
+}
+
+
+DATA_SETS = Questions.by_field(
+    tuple(
+        Sample(f"{d}{i}", "?", answers=("x",), domain=d, fields={"source": f"{d}{i // 2}"})
+        for d in ("b", "a")
+        for i in range(4)
+    ),
+    "domain",
+)
+
+
+def scored(scores):
+    return pd.DataFrame(
+        [
+            {"setting": name, "id": i, "prediction": "", "score": float(s)}
+            for name, by_id in scores.items()
+            for i, s in by_id.items()
+        ]
+    )
+
+
+def test_the_table_counts_what_was_asked():
+    mask = Mask("image", (SETS["image"],), Recipe(), measure=0.5)
+    control = Mask("image", (neurons((0, 9)),), Recipe(), kind="matched", seed=0, measure=0.4)
+    alone = Mask("image", (SETS["image"],), Recipe(strategy="uniform"))
+    every = [s.id for s in DATA_SETS.samples]
+    asked = {mask.base_name: every, alone.base_name: every[:2]}
+    right = dict.fromkeys(every, 1)
+    masked = {**right, "a0": 0, "a1": 0, "b0": 0}
+    frame = scored(
+        {
+            "none": right,
+            mask.name: masked,
+            control.name: {**right, "a0": 0},
+            alone.name: {every[0]: 0, every[1]: 1},
+        }
+    )
+    table = masking_table(frame, [mask, control, alone], asked, DATA_SETS, cluster="source")
+    rows = {(r.strategy, r.evaluated): r for r in table.itertuples()}
+    a, everything = rows["LA_MU", "a"], rows["LA_MU", "all"]
+    assert (a.baseline, a.masked, a.control_mean, a.drop) == (1, 0.5, 0.75, 0.5)
+    assert a.difference == pytest.approx(0.25) and a.n_questions == 4 and a.control == "matched"
+    assert everything.masked == pytest.approx(5 / 8) and everything.n_questions == 8
+    assert everything.low <= everything.difference <= everything.high
+    assert (a.measure, a.control_measure, a.n_neurons) == (0.5, 0.4, 3)
+    without = rows["uniform", "b"]
+    assert without.control == "" and without.masked == 0.5 and np.isnan(without.difference)
+    assert ("uniform", "a") not in rows
+    # What silencing costs cannot depend on the order in which answers were written.
+    shuffled = masking_table(
+        frame.sample(frac=1, random_state=1),
+        [mask, control, alone],
+        asked,
+        DATA_SETS,
+        cluster="source",
+    )
+    pd.testing.assert_frame_equal(table, shuffled)
+
+
+def test_differences_of_two_masks():
+    ids = [s.id for s in DATA_SETS.samples]
+    right = dict.fromkeys(ids, 1)
+    frame = scored({"none": right, "x": {**right, "a0": 0, "a1": 0}, "y": {**right, "a0": 0}})
+    table = method_differences(
+        frame, [("entropy", "x", "importance", "y")], DATA_SETS.own, {i: i for i in ids}
+    )
+    rows = {r.evaluated: r for r in table.itertuples()}
+    assert rows["a"].difference == pytest.approx(0.25) and rows["b"].difference == 0
+    assert rows["all"].difference == pytest.approx(1 / 8) and rows["all"].n_questions == 8

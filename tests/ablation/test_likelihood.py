@@ -9,10 +9,12 @@ import torch
 from scipy.special import log_softmax
 
 from mmlens import plots
-from mmlens.ablation.conditions import Condition, domain_conditions
-from mmlens.ablation.effects import effects_table, paired_effect
+from mmlens.ablation.conditions import Condition
+from mmlens.ablation.effects import effects_table
 from mmlens.ablation.likelihood import evaluate_texts, likelihood_table, log_probabilities
 from mmlens.ablation.masks import Mask
+from mmlens.ablation.paired import paired_effect
+from mmlens.ablation.plan import domain_conditions
 from mmlens.ablation.questions import Questions
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError

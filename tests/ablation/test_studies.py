@@ -1,6 +1,7 @@
 """Every study does what its masks say: with ``scale`` it differs from ``zero``, and equals plain hooks."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,9 @@ from mmlens.neurons import NeuronSet
 from mmlens.selection.recipe import Recipe
 from mmlens.states.conditions import mask_conditions
 from mmlens.states.study import study_states
+from mmlens.storage.atomic import read_jsonl
 from mmlens.streaming.batching import Batching
+from mmlens.streaming.sweep import Share
 from tests.tiny import llava_next as tiny
 
 SCALED = Intervention("scale", 0.5)
@@ -181,3 +184,40 @@ def test_a_deviation_is_resumed_with_the_same_bits(mistral_model, questions, tmp
     monkeypatch.setattr(type(mistral_model), "forward", lambda *a, **k: pytest.fail("run again"))
     finished = deviation(mistral_model, samples, masks(), rows=path, **options)
     pd.testing.assert_frame_equal(finished, whole, check_exact=True)
+
+
+@dataclass(frozen=True)
+class Together(Share):
+    """A share whose other processes have left their rows in a file."""
+
+    others: Path | None = None
+
+    def merged(self, part):
+        if self.others is None or not part or not isinstance(part[0], dict):
+            return part
+        return [*part, *read_jsonl(self.others)]
+
+
+def test_processes_that_share_a_pass_give_what_one_gives(mistral_model, questions, tmp_path):
+    both = conditions(questions)
+    few = Batching(max_batch=2, progress=False)
+    options = {"max_new_tokens": 2, "batching": few}
+    whole = evaluate(mistral_model, questions, both, **options)
+    moved = deviation(mistral_model, questions, masks(), batching=few)
+    tables = {}
+    for rank, others in ((1, None), (0, "1-of-2")):
+        given = {
+            name: Together(rank, 2, others and tmp_path / f"{name}.{others}.jsonl")
+            for name in ("answers", "moved")
+        }
+        path = tmp_path / "answers.jsonl"
+        tables["answers"] = evaluate(
+            mistral_model, questions, both, answers=path, share=given["answers"], **options
+        ).frame
+        path = tmp_path / "moved.jsonl"
+        tables["moved"] = deviation(
+            mistral_model, questions, masks(), rows=path, batching=few, share=given["moved"]
+        )
+        assert (len(tables["answers"]) < len(whole.frame)) == (rank == 1)
+    pd.testing.assert_frame_equal(tables["answers"], whole.frame)
+    pd.testing.assert_frame_equal(tables["moved"], moved, check_exact=True)
