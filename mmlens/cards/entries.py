@@ -244,7 +244,7 @@ def _said(places: Places, position: int, pictures: int, videos: int) -> str:
 
 
 def _said_of_sound(places: Places, position: int, sounds: int) -> str:
-    """When a position hears, in a few words."""
+    """The stretch of a sound that a position reads, in a few words."""
     sound = f"sound {int(places.medium[position]) + 1}" if sounds > 1 else "the sound"
     if places.are("padding")[position]:
         return f"silence behind {sound}"

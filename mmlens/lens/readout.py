@@ -59,7 +59,7 @@ def read(logits: Float[Tensor, "pos d_vocab"], k: int, tokens: Int[Tensor, "pos 
             counts tokens with strictly greater logits.
     """
     z = logits.float()
-    # Order is told before the shift, which rounds small differences away.
+    # The order is taken before the shift, which rounds small differences away.
     top, top_ids = z.topk(k, dim=-1)
     missing = tokens < 0
     chosen = z.gather(1, tokens.clamp(min=0))

@@ -1,1 +1,1 @@
-"""The run folder and the estimate of what a run will take."""
+"""A run: ``estimate`` (what it will take), ``folder`` (its manifest, stages and results)."""

@@ -66,7 +66,7 @@ class Stage:
 class Run:
     """A folder that holds one experiment.
 
-    Open it with :meth:`open`: a new folder is begun, one of the same settings is gone on with, one
+    Open it with :meth:`open`: a new folder is begun, one of the same settings is resumed, one
     of other settings is refused.
 
     Attributes:
@@ -81,7 +81,7 @@ class Run:
     def open(
         cls, folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any] | None = None
     ) -> Run:
-        """Begin a run, or go on with one.
+        """Begin a run, or resume one.
 
         Args:
             folder: created if it is not there.

@@ -1,1 +1,5 @@
-"""Plain mergeable numbers: activation statistics and top activations."""
+"""Plain mergeable numbers, free of any model.
+
+``accumulator`` (reduces a layer's activations), ``neuron_statistics`` (what it gives, on disk too),
+``top_activations`` (the largest, and histograms), ``bootstrap`` (intervals by drawing anew).
+"""
