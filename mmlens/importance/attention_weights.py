@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmlens.backbone.scores import capped_and_masked
 from mmlens.importance.formulas import AttentionMode
 from mmlens.model.attention_reader import LayerAttention
 
@@ -79,28 +80,30 @@ class Heads:
             stop = min(start + step, tokens)
             rows = slice(start, stop)
             seen = stop if causal else tokens
-            scores = self._scores(rows, keys[..., :seen])
+            mask = None
             if causal:
-                above = torch.ones(stop - start, seen, dtype=torch.bool, device=scores.device)
-                scores = scores.masked_fill(above.triu(start + 1), -torch.inf)
+                mask = torch.ones(stop - start, seen, dtype=torch.bool, device=keys.device)
+                mask = mask.tril(start)
             elif mode == "causal":
                 assert self.mask is not None
-                scores = _masked(scores, self.mask[:, rows, :seen])
-            yield rows, _mean_over_heads(scores)
+                mask = self.mask[:, rows, :seen]
+                # Scores are float32, whatever the model's precision is.
+                mask = mask if mask.dtype == torch.bool else mask.float()
+            scores = self._products(rows, keys[..., :seen])
+            yield rows, _mean_over_heads(capped_and_masked(scores, self.soft_cap, mask))
 
-    def _scores(
+    def _products(
         self, rows: slice, keys: Float[Tensor, "key_head d_head key"]
     ) -> Float[Tensor, "head query key"]:
         groups = keys.shape[0]
         queries = self.queries[:, rows].float() * self.scale
         # The heads that share a key are neighbours, so that they are one product.
         queries = rearrange(queries, "(group head) query d -> group (head query) d", group=groups)
-        scores = rearrange(
+        return rearrange(
             queries @ keys,
             "group (head query) key -> (group head) query key",
             query=rows.stop - rows.start,
         )
-        return scores if self.soft_cap is None else self.soft_cap * (scores / self.soft_cap).tanh()
 
 
 def set_weights(
@@ -144,14 +147,6 @@ def _sums(
 def _mean_over_heads(scores: Float[Tensor, "head query key"]) -> Float[Tensor, "query key"]:
     # A query that may attend to nothing gives 0/0, as in the model; it attends to nothing.
     return scores.softmax(-1).mean(0).nan_to_num_(0.0)
-
-
-def _masked(
-    scores: Float[Tensor, "head query key"], mask: Tensor
-) -> Float[Tensor, "head query key"]:
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, -torch.inf)
-    return scores + mask.float()
 
 
 def contiguous(real: Bool[Tensor, " pos"]) -> slice | Tensor:

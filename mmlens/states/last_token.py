@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmlens.backbone.scores import capped_and_masked
 from mmlens.errors import SpliceError
 from mmlens.hooks import Hook
 from mmlens.model.attention_reader import AttentionReader, LayerAttention
@@ -55,11 +56,7 @@ def last_weights(
     precise = torch.promote_types(query.dtype, torch.float32)
     q = query.to(precise).unflatten(1, (keys.shape[2], -1))
     scores = torch.einsum("bgrd,bpgd->bgrp", q, keys.to(precise)).flatten(1, 2) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    row = mask[:, None]
-    scores = scores.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else scores + row
-    return scores.softmax(-1).nan_to_num(0.0)
+    return capped_and_masked(scores, softcap, mask[:, None]).softmax(-1).nan_to_num(0.0)
 
 
 def value_norms(last: LastToken) -> Float[Tensor, "batch pos"]:

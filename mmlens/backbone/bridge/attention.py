@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from mmlens.backbone.bridge.wiring import passed
+from mmlens.backbone.scores import capped_and_masked
 from mmlens.errors import SpliceError
 
 # Implementations whose scores can be computed explicitly from the mask that the layer gets.
@@ -117,16 +118,11 @@ def _scores(
     scale, cap = kwargs.get("scaling"), kwargs.get("softcap")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = query @ _expanded(key, query.shape[1]).transpose(-1, -2) * scale
-    if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
     if mask is None and query.shape[2] > 1 and implementation(module) == "sdpa":
         # transformers leaves a mask that is only causal to the kernel.
         square = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
         mask = square.tril(key.shape[2] - query.shape[2])
-    if mask is None:
-        return scores
-    mask = mask[..., : key.shape[2]]
-    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return capped_and_masked(scores, cap, None if mask is None else mask[..., : key.shape[2]])
 
 
 def _expanded(
