@@ -19,12 +19,27 @@ PY    := $(VENV)/bin/python
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-bridge check install benchmark clean
+FAMILIES := tests/adapters/test_families.py
+FAST := tests/test_entropy.py tests/test_neurons.py tests/data/media tests/data/test_samples.py \
+    tests/datasets tests/metrics tests/plots tests/report tests/run tests/selection tests/statistics \
+    tests/storage tests/tokens tests/hooks/test_hooks.py tests/streaming/test_batching.py \
+    "$(FAMILIES)::test_hooked_transformer_equals_hugging_face[llava_next-mistral]" \
+    "$(FAMILIES)::test_bridge_equals_hugging_face_exactly[llava_next-mistral]" \
+    tests/experiments/test_mmneuron.py::test_the_run_folder_is_complete
+# What depends on the version of transformer-lens.
+BRIDGE := $(FAMILIES) tests/backbone/test_bridge.py tests/backbone/test_bridge_model.py \
+    tests/backbone/test_build.py tests/importance/test_collect.py tests/model/test_self_check.py
+
+.PHONY: demo test test-fast test-bridge check install benchmark clean
 demo: $(STAMP)
 	$(PY) -m experiments.mmneuron --out $(RUN) --questions 160 --questions-others 40
 
 test: check
 	$(PYTEST)
+
+# What needs no model, one tiny model on each backbone, and one run: a minute.
+test-fast: $(STAMP)
+	$(PYTEST) $(FAST)
 
 check: $(STAMP)
 	$(PY) -m ruff check .
@@ -47,9 +62,11 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 # The bridge alone, on transformer-lens 4.
 test-bridge:
 	$(MAKE) VENV=$(VENV)-4 TRANSFORMER_LENS="$(NEWEST_LENS)" EXTRAS=dev $(VENV)-4/.installed
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)-4/bin/python -m pytest -q -n 2 tests/backbone/test_bridge.py tests/backbone/test_bridge_model.py \
-	    tests/backbone/test_build.py tests/adapters/test_families.py tests/model/test_self_check.py \
-	    tests/importance/test_collect.py
+	$(MAKE) VENV=$(VENV)-4 tested TESTS="$(BRIDGE)"
+
+.PHONY: tested
+tested:
+	$(PYTEST) $(TESTS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-4 build *.egg-info .pytest_cache .ruff_cache .hypothesis
