@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmlens import importance
-from mmlens.data.halves import split, sum_of
 from mmlens.backbone.build import has_hooked_transformer
+from mmlens.data.halves import split, sum_of
 from mmlens.errors import RunFolderError, SampleError, StatisticsError, UnsupportedModelError
 from mmlens.importance.collect import ChosenScores, ImportanceStream
 from mmlens.streaming.batching import Batching
