@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from mmlens.plots.frames import ACCURACY_COLUMNS, Row, at_fraction, checked_rows
 from mmlens.plots.numbers import percent, span
-from mmlens.plots.style import GREY, INK, domain_styles, finish, label
+from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label
 
 # Conditions of an accuracy frame, in the order drawn: name and bar pattern.
 CONDITIONS = {
@@ -75,25 +75,9 @@ def accuracy_bars(
     order = list(domains) if domains is not None else list(dict.fromkeys(d for d, _ in cells))
     styles = domain_styles(order)
     figure = go.Figure()
-    for condition, (name, pattern) in CONDITIONS.items():
-        found = [(d, cells[d, condition]) for d in order if (d, condition) in cells]
-        if not found:
-            continue
-        look = {
-            "pattern": {"shape": pattern, "size": 7, "solidity": 0.45},
-            "line": {"color": INK, "width": 1},
-        }
-        plain = condition == "none"
-        colours = "#ffffff" if plain else [styles[d].colour for d, _ in found]
-        _bars(figure, found, (condition, name), look | {"color": colours})
-        # Bars vary in colour by domain: the legend shows the patterns alone, in grey.
-        figure.add_bar(
-            x=[None],
-            y=[None],
-            name=name,
-            offsetgroup=condition,
-            marker=look | {"color": "#ffffff" if plain else GREY},
-        )
+    for condition in CONDITIONS:
+        if found := [(d, cells[d, condition]) for d in order if (d, condition) in cells]:
+            _bars(figure, found, condition, styles)
     counts = span([cell["n"] for cell in cells.values()])
     seeds = span([c["n_seeds"] for (_, k), c in cells.items() if k in ("random", "matched")] or [0])
     figure.update_layout(barmode="group", bargap=0.25)
@@ -113,9 +97,19 @@ def accuracy_bars(
 
 
 def _bars(
-    figure: go.Figure, found: Sequence[tuple[str, Row]], condition: tuple[str, str], marker: Row
+    figure: go.Figure,
+    found: Sequence[tuple[str, Row]],
+    condition: str,
+    styles: Mapping[str, DomainStyle],
 ) -> None:
-    """One condition's bars, a domain each, with the standard deviation over seeds."""
+    """One condition's bars, a domain each, with the standard deviation over seeds; its legend."""
+    name, pattern = CONDITIONS[condition]
+    look = {
+        "pattern": {"shape": pattern, "size": 7, "solidity": 0.45},
+        "line": {"color": INK, "width": 1},
+    }
+    plain = condition == "none"
+    colours = "#ffffff" if plain else [styles[d].colour for d, _ in found]
     figure.add_bar(
         x=[label(d) for d, _ in found],
         y=[100 * cell["mean"] for _, cell in found],
@@ -124,11 +118,14 @@ def _bars(
             "color": INK,
             "visible": any(cell["sd"] > 0 for _, cell in found),
         },
-        marker=marker,
-        name=condition[0],
+        marker=look | {"color": colours},
+        name=condition,
         showlegend=False,
-        offsetgroup=condition[0],
+        offsetgroup=condition,
         customdata=[[cell["n"], cell["n_seeds"]] for _, cell in found],
-        hovertemplate=f"%{{x}}, {condition[1]}: %{{y:.1f}}%<br>%{{customdata[0]}} questions, "
+        hovertemplate=f"%{{x}}, {name}: %{{y:.1f}}%<br>%{{customdata[0]}} questions, "
         "%{customdata[1]} run(s)<extra></extra>",
     )
+    # Bars vary in colour by domain: the legend shows the patterns alone, in grey.
+    marker = look | {"color": "#ffffff" if plain else GREY}
+    figure.add_bar(x=[None], y=[None], name=name, offsetgroup=condition, marker=marker)

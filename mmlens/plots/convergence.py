@@ -56,6 +56,14 @@ def convergence_curves(
                 _curve(figure, own, measure, group, styles[group], (i, j))
         if all("chance" in row for row in here):
             _chance(figure, here, j)
+    _axes(figure, rows)
+    numbers = [row["n_samples"] for row in rows]
+    finish(figure, "How many samples the importance needs", f"{span(numbers)} samples", height=700)
+    return figure.update_layout(legend={"y": 1 + 48 / 420}, margin={"t": 220, "b": 60})
+
+
+def _axes(figure: go.Figure, rows: Sequence[Row]) -> None:
+    """Samples on a log scale; Jaccard from 0 to 1, correlation from 0 or its least value to 1."""
     figure.update_xaxes(type="log", dtick="D2")
     figure.update_xaxes(title_text="samples (log scale)", row=2)
     figure.update_yaxes(zeroline=False)
@@ -64,9 +72,6 @@ def convergence_curves(
     figure.update_yaxes(range=[lowest - 0.02, 1.04], row=2)
     figure.update_yaxes(title_text="Jaccard index<br>of the sets", row=1, col=1)
     figure.update_yaxes(title_text="correlation<br>of importance", row=2, col=1)
-    numbers = [row["n_samples"] for row in rows]
-    finish(figure, "How many samples the importance needs", f"{span(numbers)} samples", height=700)
-    return figure.update_layout(legend={"y": 1 + 48 / 420}, margin={"t": 220, "b": 60})
 
 
 def _curve(

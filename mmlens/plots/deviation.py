@@ -12,7 +12,16 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import DEVIATION_COLUMNS, Row, at_fraction, checked_rows
 from mmlens.plots.numbers import percent, span
-from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label, pale
+from mmlens.plots.style import (
+    GREY,
+    INK,
+    DomainStyle,
+    domain_styles,
+    finish,
+    label,
+    pale,
+    upright_titles,
+)
 from mmlens.plots.traces import CONTROL_LOOKS, band
 
 METRIC_NAMES = {
@@ -86,9 +95,7 @@ def _panels(masks: Sequence[str], groups: Sequence[str]) -> go.Figure:
         vertical_spacing=0.25 / max(len(masks), 2) * 0.6,
         horizontal_spacing=0.025,
     )
-    upright = {"textangle": 0, "x": 0, "xanchor": "right", "xshift": -62, "font": {"size": 14}}
-    figure.update_annotations(selector={"textangle": 90}, **upright)
-    figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
+    upright_titles(figure, -62)
     return figure
 
 

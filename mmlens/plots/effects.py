@@ -10,9 +10,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.plots.effect_marks import bands, effect_axes, effect_legend, effect_traces
-from mmlens.plots.frames import EFFECT_COLUMNS, Row, at_fraction, checked_rows, with_control
+from mmlens.plots.frames import (
+    EFFECT_COLUMNS,
+    Row,
+    at_fraction,
+    checked_rows,
+    in_order,
+    with_control,
+)
 from mmlens.plots.numbers import POINTS, Unit, percent, points, span
-from mmlens.plots.style import DIVERGING, GREY, INK, domain_styles, finish, label
+from mmlens.plots.style import DIVERGING, GREY, finish, label, styles_of
 
 
 def effects_against_controls(
@@ -34,11 +41,8 @@ def effects_against_controls(
     if fraction is not None:
         rows = at_fraction(rows, fraction, "effects")
     pairs = _effect_pairs(rows)
-    if not pairs:
-        raise ValueError("The effects frame needs rows evaluated on 'own', 'others' or 'all'.")
     masks = list(dict.fromkeys(mask for mask, _ in pairs if mask != "all"))
-    styles = domain_styles(list(domains) if domains is not None else masks)
-    colour = {mask: styles[mask].colour if mask in styles else INK for mask, _ in pairs}
+    styles = styles_of(domains if domains is not None else masks)
     fractions = sorted({float(row["fraction"]) for row in rows})
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
     for value in fractions:
@@ -47,7 +51,7 @@ def effects_against_controls(
         effect_traces(
             figure,
             [found[pair] for pair in drawn],
-            [colour[m] for m, _ in drawn],
+            [styles[mask].colour for mask, _ in drawn],
             value == fractions[0],
             [pairs.index(pair) for pair in drawn],
         )
@@ -84,7 +88,10 @@ def _effect_pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
     masks = dict.fromkeys(row["mask"] for row in rows)
     present = {(row["mask"], row["evaluated"]) for row in rows}
     wanted = [(mask, part) for mask in masks for part in ("own", "others", "all")]
-    return [pair for pair in wanted if pair in present]
+    pairs = [pair for pair in wanted if pair in present]
+    if not pairs:
+        raise ValueError("The effects frame needs rows evaluated on 'own', 'others' or 'all'.")
+    return pairs
 
 
 def _fraction_menu(figure: go.Figure, fractions: Sequence[float]) -> None:
@@ -137,17 +144,8 @@ def effect_matrix(
     """
     rows = with_control(checked_rows(effects, EFFECT_COLUMNS, "effects"), control)
     rows = at_fraction(rows, fraction, "effects")
-    named = [row for row in rows if row["evaluated"] not in ("own", "others", "all")]
-    if not any(row["evaluated"] != row["mask"] for row in named):
-        raise ValueError(
-            "The effects frame has no full matrix: it needs rows whose 'evaluated' names a domain "
-            f"other than the mask's, and has {sorted({str(r['evaluated']) for r in rows})}."
-        )
-    asked = (
-        list(domains)
-        if domains is not None
-        else list(dict.fromkeys(row["evaluated"] for row in named))
-    )
+    named = _by_name(rows)
+    asked = list(domains) if domains is not None else in_order(named, "evaluated")
     cells = {(r["mask"], r["mask"]): r for r in rows if r["evaluated"] == "own"}
     cells |= {(r["mask"], r["evaluated"]): r for r in named}
     masks = [m for m in (*asked, "all") if any(mask == m for mask, _ in cells)]
@@ -205,6 +203,17 @@ def effects_by_modules(
         f"Drop beyond the {control} control's, percentage points; {asked} questions per domain.",
         height=max(360, 190 + 48 * len(modules)),
     )
+
+
+def _by_name(rows: Sequence[Row]) -> list[Row]:
+    """Rows evaluated on a domain by its name. ValueError where none is on another's than the mask's."""
+    named = [row for row in rows if row["evaluated"] not in ("own", "others", "all")]
+    if not any(row["evaluated"] != row["mask"] for row in named):
+        raise ValueError(
+            "The effects frame has no full matrix: it needs rows whose 'evaluated' names a domain "
+            f"other than the mask's, and has {sorted({str(r['evaluated']) for r in rows})}."
+        )
+    return named
 
 
 def _difference_map(

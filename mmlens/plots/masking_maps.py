@@ -101,11 +101,8 @@ def _maps(
     lost = [100 * row["drop"] for row in rows if math.isfinite(row["drop"])] or [0.0]
     for i, facet in enumerate(facets, start=1):
         here = [[cells.get((facet, r, c)) for c in column_values] for r in row_values]
-        hover = [
-            [f"{label(r)}, {label(c)}" + _hover(cells.get((facet, r, c))) for c in column_values]
-            for r in row_values
-        ]
-        _map(figure, here, hover, label(facet), i, some)
+        names = [[f"{label(r)}, {label(c)}" for c in column_values] for r in row_values]
+        _map(figure, here, names, label(facet), i, some)
         for name in row_values if framed else ():
             if name in column_values:
                 _frame(figure, list(column_values).index(name), list(row_values).index(name), i)
@@ -139,7 +136,7 @@ def _name_axes(
 def _map(
     figure: go.Figure,
     cells: Sequence[Sequence[Row | None]],
-    hover: Sequence[Sequence[str]],
+    names: Sequence[Sequence[str]],
     name: str,
     at: int,
     some_controls: bool,
@@ -150,7 +147,10 @@ def _map(
         text=[[_cell(one, some_controls) for one in line] for line in cells],
         texttemplate="%{text}",
         textfont={"size": 12},
-        customdata=hover,
+        customdata=[
+            [said + _hover(one) for said, one in zip(*pair, strict=True)]
+            for pair in zip(names, cells, strict=True)
+        ],
         hovertemplate="%{customdata}<extra></extra>",
         hoverongaps=False,
         coloraxis="coloraxis",

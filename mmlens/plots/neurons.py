@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import NEURON_COLUMNS, Row, checked_rows
 from mmlens.plots.numbers import percent
-from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label
+from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label, upright_titles
 
 #: Bars of neurons with one label, and of those with several.
 _PATTERNS = {
@@ -167,10 +167,7 @@ def layer_distribution(
         vertical_spacing=0.15 / len(order),
         horizontal_spacing=0.06,
     )
-    # Row titles stand sideways at the right by default; upright at the left they are read first.
-    upright = {"textangle": 0, "x": 0, "xanchor": "right", "xshift": -34, "font": {"size": 14}}
-    figure.update_annotations(selector={"textangle": 90}, **upright)
-    figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
+    upright_titles(figure, -34)
     tallest = 1
     for column, module in enumerate(modules, start=1):
         mine = [row for row in rows if row["module"] == module]
@@ -179,19 +176,7 @@ def layer_distribution(
             layers = [int(row["layer"]) for row in mine if domain in row["labels"]]
             counts = np.bincount(layers, minlength=depth).tolist()
             tallest = max(tallest, *counts)
-            figure.add_bar(
-                x=list(range(depth)),
-                y=counts,
-                name=label(domain),
-                marker={"color": styles[domain].colour, "line": {"color": INK, "width": 0.7}},
-                text=counts if depth <= 12 else None,
-                textposition="outside",
-                textangle=0,
-                cliponaxis=False,
-                hovertemplate="layer %{x}: %{y} neurons",
-                row=i,
-                col=column,
-            )
+            _layer_bars(figure, counts, domain, styles[domain].colour, (i, column))
         ticks: Row = {"dtick": 1} if depth <= 12 else {"nticks": 12}
         figure.update_xaxes(zeroline=False, range=[-0.6, depth - 0.4], col=column, **ticks)
         figure.update_xaxes(title_text="layer", row=len(order), col=column)
@@ -203,8 +188,26 @@ def layer_distribution(
         f"Neurons per layer at fraction {percent(fraction)}; a neuron counts under each label",
         height=max(500, 150 + 68 * len(order)),
     )
-    widest = max(len(domain) for domain in order)
-    return figure.update_layout(margin={"t": 105, "l": 45 + 8 * widest})
+    return figure.update_layout(margin={"t": 105, "l": 45 + 8 * max(map(len, order))})
+
+
+def _layer_bars(
+    figure: go.Figure, counts: Sequence[int], domain: str, colour: str, at: tuple[int, int]
+) -> None:
+    """One domain's neurons per layer of a module, with their numbers where there is room."""
+    figure.add_bar(
+        x=list(range(len(counts))),
+        y=counts,
+        name=label(domain),
+        marker={"color": colour, "line": {"color": INK, "width": 0.7}},
+        text=counts if len(counts) <= 12 else None,
+        textposition="outside",
+        textangle=0,
+        cliponaxis=False,
+        hovertemplate="layer %{x}: %{y} neurons",
+        row=at[0],
+        col=at[1],
+    )
 
 
 def _checked_depth(rows: Sequence[Row], module: str, n_layers: int | Mapping[str, int]) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import OVERLAP_COLUMNS, checked_rows, of_module
+from mmlens.plots.frames import OVERLAP_COLUMNS, Row, checked_rows, of_module
 from mmlens.plots.style import SEQUENTIAL, finish, label
 
 
@@ -28,7 +28,6 @@ def overlap_heatmap(
     sizes = {row["a"]: int(row["n_a"]) for row in rows}
     if missing := [one for one in order if one not in sizes]:
         raise ValueError(f"The overlaps frame has no {missing[0]!r}; it has {sorted(sizes)}.")
-    names = [label(one) for one in order]
     figure = make_subplots(
         cols=2,
         shared_yaxes=True,
@@ -36,29 +35,8 @@ def overlap_heatmap(
         subplot_titles=["share of column's set: |A ∩ B| / |B|", "Jaccard: |A ∩ B| / |A ∪ B|"],
     )
     for column, measure in enumerate(("share_of_b", "jaccard"), start=1):
-        values = [[float(cells[a, b][measure]) for b in order] for a in order]
-        both = [[int(cells[a, b]["both"]) for b in order] for a in order]
-        figure.add_heatmap(
-            z=values,
-            x=names,
-            y=[f"{name} ({sizes[one]:,})" for name, one in zip(names, order, strict=True)],
-            text=[["-" if math.isnan(v) else f"{v:.2f}" for v in line] for line in values],
-            texttemplate="%{text}",
-            textfont={"size": 13},
-            customdata=both,
-            zmin=0,
-            zmax=1,
-            colorscale=SEQUENTIAL,
-            showscale=column == 2,
-            colorbar={"title": {"text": "share", "side": "right"}, "thickness": 14},
-            xgap=2,
-            ygap=2,
-            name=measure,
-            hovertemplate="A = %{y}, B = %{x}: %{z:.3f}<br>%{customdata} neurons in both"
-            "<extra></extra>",
-            row=1,
-            col=column,
-        )
+        drawn = [[cells[a, b] for b in order] for a in order]
+        _map(figure, drawn, measure, column)
     figure.update_annotations(font={"size": 14}, yshift=4)
     figure.update_xaxes(title_text="B", showgrid=False, type="category")
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
@@ -71,3 +49,28 @@ def overlap_heatmap(
         height=max(470, 230 + 36 * len(order)),
     )
     return figure.update_layout(margin={"t": 110})
+
+
+def _map(figure: go.Figure, rows: Sequence[Sequence[Row]], measure: str, column: int) -> None:
+    """One measure of every pair of sets, with its number in the cell."""
+    values = [[float(row[measure]) for row in line] for line in rows]
+    figure.add_heatmap(
+        z=values,
+        x=[label(row["b"]) for row in rows[0]],
+        y=[f"{label(line[0]['a'])} ({int(line[0]['n_a']):,})" for line in rows],
+        text=[["-" if math.isnan(v) else f"{v:.2f}" for v in line] for line in values],
+        texttemplate="%{text}",
+        textfont={"size": 13},
+        customdata=[[int(row["both"]) for row in line] for line in rows],
+        zmin=0,
+        zmax=1,
+        colorscale=SEQUENTIAL,
+        showscale=column == 2,
+        colorbar={"title": {"text": "share", "side": "right"}, "thickness": 14},
+        xgap=2,
+        ygap=2,
+        name=measure,
+        hovertemplate="A = %{y}, B = %{x}: %{z:.3f}<br>%{customdata} neurons in both<extra></extra>",
+        row=1,
+        col=column,
+    )

@@ -15,6 +15,7 @@ from mmlens.plots.frames import (
     Row,
     at_fraction,
     checked_rows,
+    in_order,
     of_module,
 )
 from mmlens.plots.numbers import percent, span
@@ -35,13 +36,9 @@ def stability_curves(
     :data:`STABILITY_COLUMNS`, as :func:`mmlens.selection.stability.stability` gives them. ValueError for a
     missing column, an absent module or fraction, or several and none chosen.
     """
-    rows = checked_rows(stability, STABILITY_COLUMNS, "stability")
-    rows, module = of_module(rows, module)
-    fractions = sorted({float(row["fraction"]) for row in rows})
-    if fraction is None and len(fractions) > 1:
-        raise ValueError(f"The frame has the fractions {fractions}; say which one to draw.")
-    rows = at_fraction(rows, fractions[0] if fraction is None else fraction, "stability")
-    present = list(dict.fromkeys(str(row["domain"]) for row in rows))
+    rows, module = of_module(checked_rows(stability, STABILITY_COLUMNS, "stability"), module)
+    rows = _of_fraction(rows, fraction)
+    present = in_order(rows, "domain")
     order = list(domains) if domains is not None else [d for d in present if d != "all"]
     styles = domain_styles(order)
     figure = make_subplots(
@@ -111,6 +108,14 @@ def _chance(figure: go.Figure, x: Sequence[float], y: Sequence[float], column: i
         row=1,
         col=column,
     )
+
+
+def _of_fraction(rows: Sequence[Row], fraction: float | None) -> list[Row]:
+    """The rows of one fraction. Raises ValueError naming the fractions there are."""
+    given = sorted({float(row["fraction"]) for row in rows})
+    if fraction is None and len(given) > 1:
+        raise ValueError(f"The frame has the fractions {given}; say which one to draw.")
+    return at_fraction(rows, given[0] if fraction is None else fraction, "stability")
 
 
 def _mean_by_part(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:

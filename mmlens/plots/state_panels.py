@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import Row
-from mmlens.plots.style import COLOURS, DASHES, GREY, INK, SYMBOLS, label, pale
+from mmlens.plots.style import COLOURS, DASHES, GREY, INK, SYMBOLS, label, pale, upright_titles
 
 #: Token groups keep colour, symbol, dash and filling in every figure; colours differ in lightness.
 GROUP_LOOKS = {
@@ -64,7 +63,7 @@ def panels_by_setting(
         if share:
             figure.update_yaxes(range=[-0.05, 1.05], nticks=4, tickformat=".0%", row=i)
     _legend(figure, masked=len(settings) > 1)
-    upright_titles(figure)
+    upright_titles(figure, -46, size=13, align="right")
     figure.update_yaxes(nticks=4)
     layer_axes(figure, rows, len(panels))
     lift = 35 / (130 * len(panels))
@@ -149,13 +148,6 @@ def layer_axes(figure: go.Figure, rows: Sequence[Row], last_row: int) -> None:
         zeroline=False,
     )
     figure.update_xaxes(title_text="layer", row=last_row)
-
-
-def upright_titles(figure: go.Figure) -> None:
-    """Row titles upright at the left, where they are read first."""
-    look: dict[str, Any] = {"textangle": 0, "x": 0, "xanchor": "right", "align": "right"}
-    figure.update_annotations(selector={"textangle": 90}, **look, xshift=-46, font={"size": 13})
-    figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
 
 
 def look_of(group: str) -> tuple[str, str, str, str]:

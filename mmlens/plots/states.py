@@ -12,16 +12,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import METRIC_COLUMNS, SCATTER_COLUMNS, Row, checked_rows
+from mmlens.plots.frames import METRIC_COLUMNS, SCATTER_COLUMNS, Row, checked_rows, in_order
 from mmlens.plots.numbers import span
-from mmlens.plots.state_panels import (
-    GROUP_LOOKS,
-    look_of,
-    panels_by_setting,
-    setting_name,
-    upright_titles,
-)
-from mmlens.plots.style import finish, label
+from mmlens.plots.state_panels import GROUP_LOOKS, look_of, panels_by_setting, setting_name
+from mmlens.plots.style import finish, label, upright_titles
 
 SEPARATION_NAMES = {
     "silhouette": "silhouette",
@@ -109,9 +103,7 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
     """Token states in the plane (MI-9): a row per setting, a column per layer, a dot per token.
 
     Columns: :data:`SCATTER_COLUMNS`, as :func:`mmlens.states.tables.scatter_table` gives them.
-
-    Raises:
-        ValueError: a missing column, or a method that is not there.
+    ValueError for a missing column, or a method that is not there.
     """
     every = checked_rows(coordinates, SCATTER_COLUMNS, "coordinates")
     rows = [row for row in every if row["method"] == method]
@@ -120,10 +112,9 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
         raise ValueError(
             f"The coordinates are of the methods {given}, and {method!r} was asked for."
         )
-    settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
-    layers = sorted({int(row["layer"]) for row in rows})
-    groups = list(dict.fromkeys(str(row["group"]) for row in rows))
-    groups.sort(key=lambda group: list(GROUP_LOOKS).index(group) if group in GROUP_LOOKS else 99)
+    settings, layers = in_order(rows, "setting"), sorted({int(row["layer"]) for row in rows})
+    known, given = list(GROUP_LOOKS), in_order(rows, "group")
+    groups = [*(g for g in known if g in given), *(g for g in given if g not in known)]
     figure = make_subplots(
         rows=len(settings),
         cols=len(layers),
@@ -135,10 +126,8 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
     for i, setting in enumerate(settings, start=1):
         for j, layer in enumerate(layers, start=1):
             for group in groups:
-                key = (setting, layer, group)
-                here = [r for r in rows if (r["setting"], r["layer"], r["group"]) == key]
-                _dots(figure, here, group, (i, j))
-    upright_titles(figure)
+                _dots(figure, _those(rows, setting, layer, group), group, (i, j))
+    upright_titles(figure, -46, size=13, align="right")
     bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
     figure.update_xaxes(**bare, mirror=True, showline=True)
     figure.update_yaxes(**bare, mirror=True, showline=True)
@@ -149,12 +138,16 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
         f"The same {len(first):,} tokens of {len({r['id'] for r in first}):,} samples in every panel",
         height=170 + 240 * len(settings),
     )
-    figure.update_xaxes(ticks="")
     lift = 35 / (240 * len(settings))
     return figure.update_layout(
         legend={"y": 1 + lift, "yanchor": "bottom", "itemsizing": "constant"},
         margin={"t": 150, "l": 130},
     )
+
+
+def _those(rows: Sequence[Row], setting: str, layer: int, group: str) -> list[Row]:
+    key = (setting, layer, group)
+    return [row for row in rows if (row["setting"], row["layer"], row["group"]) == key]
 
 
 def _dots(figure: go.Figure, rows: Sequence[Row], group: str, at: tuple[int, int]) -> None:

@@ -6,6 +6,7 @@ import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -109,6 +110,16 @@ def finish(figure: go.Figure, title: str, subtitle: str, height: int = 500) -> g
         },
     )
     return figure
+
+
+def upright_titles(figure: go.Figure, shift: int, *, size: int = 14, **look: Any) -> None:
+    """Titles of rows upright at the left, where they are read first; plotly puts them sideways.
+
+    ``shift`` is theirs in pixels from the panels, ``size`` their letters'.
+    """
+    look |= {"textangle": 0, "x": 0, "xanchor": "right", "xshift": shift, "font": {"size": size}}
+    figure.update_annotations(selector={"textangle": 90}, **look)
+    figure.update_annotations(selector={"yanchor": "bottom"}, font={"size": 14})
 
 
 def label(text: str) -> str:

@@ -120,9 +120,7 @@ def heatmap(
     if len(grid.x) - 1 <= most:
         for position, field in zip(grid.positions, grid.labelled, strict=True):
             word = shown_word(result, layer, row, position, hide_special)
-            if longest is not None and len(word) > longest:
-                word = word[: longest - 1] + "\u2026"
-            text[field] = label(word)
+            text[field] = label(_shortened(word, longest))
     return go.Heatmap(
         z=np.append(entropy, np.nan)[grid.owner],
         x=grid.x,
@@ -139,6 +137,12 @@ def heatmap(
         hovertemplate="entropy %{z:.2f} nats<br>%{customdata}<extra></extra>",
         hoverongaps=False,
     )
+
+
+def _shortened(word: str, longest: int | None) -> str:
+    if longest is None or len(word) <= longest:
+        return word
+    return word[: longest - 1] + "\u2026"
 
 
 def how_to_read(result: Readings, row: int, hide_special: bool) -> str:

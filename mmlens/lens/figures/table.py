@@ -36,25 +36,7 @@ def lens_table(
     if not positions:
         raise ValueError(f"No position of {', '.join(groups)} was read in row {row}.")
     ids = result.batch.input_ids[row, positions].tolist()
-    figure = go.Figure(
-        go.Heatmap(
-            z=result.entropy[:, row, positions].numpy(),
-            x=list(range(len(positions))),
-            y=list(result.layers),
-            text=[
-                [label(shown_word(result, layer, row, pos, hide_special)) for pos in positions]
-                for layer in range(len(result.layers))
-            ],
-            customdata=[
-                [top_words(result, layer, row, pos) for pos in positions]
-                for layer in range(len(result.layers))
-            ],
-            texttemplate="%{text}",
-            colorscale="Cividis",
-            colorbar={"title": {"text": "nats"}},
-            hovertemplate="layer %{y}, entropy %{z:.2f} nats<br>%{customdata}<extra></extra>",
-        )
-    )
+    figure = go.Figure(_cells(result, row, positions, hide_special))
     figure.update_xaxes(
         tickvals=list(range(len(positions))),
         ticktext=[label(result.word(token).strip() or "␣") for token in ids],
@@ -69,6 +51,25 @@ def lens_table(
         "What each layer would say next",
         f"{name}Cell: the most probable token; dark: sure (low entropy). Read at {result.point}.",
         height=max(420, 150 + 34 * len(result.layers)),
+    )
+
+
+def _cells(result: Readings, row: int, positions: Sequence[int], hide_special: bool) -> go.Heatmap:
+    """Entropies of some positions at every layer, the top token in each cell, all of them on hover."""
+    layers = range(len(result.layers))
+    return go.Heatmap(
+        z=result.entropy[:, row, positions].numpy(),
+        x=list(range(len(positions))),
+        y=list(result.layers),
+        text=[
+            [label(shown_word(result, layer, row, pos, hide_special)) for pos in positions]
+            for layer in layers
+        ],
+        customdata=[[top_words(result, layer, row, pos) for pos in positions] for layer in layers],
+        texttemplate="%{text}",
+        colorscale="Cividis",
+        colorbar={"title": {"text": "nats"}},
+        hovertemplate="layer %{y}, entropy %{z:.2f} nats<br>%{customdata}<extra></extra>",
     )
 
 
