@@ -2,7 +2,7 @@
 
 import os
 import sys
-from functools import cache
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -11,12 +11,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from jaxtyping import install_import_hook
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.helpers import typechecking
 
 # Shapes and types of every function are checked while the tests run; users pay nothing.
 install_import_hook(["mmlens", "mmlens_adapters"], f"{typechecking.__name__}.checked")
 
+#: The modules of families, the longest names first.
+FAMILIES = sorted(
+    {path.stem for path in (Path(__file__).parent / "tiny").glob("[!_]*.py")} - {"common"},
+    key=len,
+    reverse=True,
+)
 #: The folders of whole runs, long ones: they are started first.
 FIRST = ("experiments", "demos", "benchmarks")
 
@@ -36,40 +43,39 @@ def pytest_configure(config):
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Divide the tests into groups that one worker runs whole, and begin with the long ones.
-
-    A group is a file, so that what its fixtures build is built once. Tests that are asked of every
-    family, whichever file they stand in, are grouped by family, and share its models. Slow ones that
-    need nothing of their file stand alone.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
+    """Begin with the long ones, so that no worker is left with one of them at the end."""
     items.sort(key=_rank)
-
-
-def _group(item):
-    if item.get_closest_marker("slow"):
-        return f"{item.path.stem}.{item.name}"
-    parameters = getattr(item, "callspec", None)
-    name = str(parameters.params.get("name", "")) if parameters else ""
-    return _family(name) or f"{item.path.parent.name}.{item.path.stem}"
-
-
-@cache
-def _family(name):
-    from tests.tiny import NAMES
-
-    plain = name.replace("-", "_").replace(".", "_")
-    return f"family {plain}" if plain in NAMES else ""
 
 
 def _rank(item):
     if item.get_closest_marker("slow"):
         return 0
     return 1 if item.path.parent.name in FIRST else 2
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out whole groups of tests (`group_of`), in the order in which they were collected."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
+def group_of(nodeid):
+    """The tests that one worker runs are a file's, so that what its fixtures build is built once.
+
+    Tests that are asked of every family are grouped by family, whichever file they stand in, and
+    share its models. (The groups of xdist's own `loadgroup` are lost on pytest 9.2, which does not
+    take the names that it gives to the tests.)
+    """
+    file, _, name = nodeid.partition("::")
+    parameters = name.partition("[")[2].rstrip("]").replace("-", "_").replace(".", "_")
+    return next((f for f in FAMILIES if f"_{f}_" in f"_{parameters}_"), file)
 
 
 @pytest.fixture(scope="module", autouse=True)
