@@ -1,4 +1,4 @@
-"""Figures of importance carry the numbers of their tensors and sets, recomputed here."""
+"""Maps of importance show every neuron, or the largest of its neighbours."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-import scipy.stats
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mmlens import plots
-from mmlens.errors import StatisticsError
-from mmlens.importance.correlation import correlate_scores
-from mmlens.neurons import NeuronSet
-from mmlens.selection.overlap import combinations_table, cross_table
 
 SCORES = ("prob", "mean", "max", "attn_k", "attn_q")
+
+
 GROUPS = ("text", "special", "image", "video")
 
 
@@ -35,91 +29,6 @@ def heats(figure: Any) -> list[Any]:
 
 def drawn(trace: Any) -> np.ndarray:
     return np.array([[np.nan if v is None else v for v in line] for line in trace.z], dtype=float)
-
-
-# --- correlations of scores
-
-
-@given(
-    seed=st.integers(0, 2**16),
-    layers=st.integers(1, 3),
-    neurons=st.integers(2, 9),
-    levels=st.integers(2, 5),
-)
-def test_correlations_are_scipys_in_ties_too(
-    seed: int, layers: int, neurons: int, levels: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    values = rng.integers(0, levels, size=(3, 2, layers, neurons)) * 1e-3
-    frame = correlate_scores(torch.from_numpy(values), SCORES[:3], GROUPS[:2])
-    assert len(frame) == 2 * 9
-    for row in frame.itertuples():
-        g = GROUPS.index(str(row.group))
-        a = values[SCORES.index(str(row.score_a)), g].ravel()
-        b = values[SCORES.index(str(row.score_b)), g].ravel()
-        if np.ptp(a) == 0 or np.ptp(b) == 0:
-            assert math.isnan(row.pearson)  # type: ignore[arg-type]
-            assert math.isnan(row.spearman)  # type: ignore[arg-type]
-            assert "the same for every neuron" in str(row.note)
-            continue
-        assert row.pearson == pytest.approx(scipy.stats.pearsonr(a, b)[0], abs=1e-9)
-        assert row.spearman == pytest.approx(scipy.stats.spearmanr(a, b)[0], abs=1e-9)
-        assert row.note == ""
-
-
-def test_a_score_that_is_not_finite_has_no_correlation_and_the_others_keep_theirs() -> None:
-    values = matrix(3, 1)
-    whole = correlate_scores(values, SCORES[:3], ["text"]).set_index(["score_a", "score_b"])
-    values[1, 0, 0, 0] = float("nan")
-    frame = correlate_scores(values, SCORES[:3], ["text"]).set_index(["score_a", "score_b"])
-    assert frame.loc[("mean", "prob"), "note"] == "mean is not finite for some neurons"
-    assert frame["pearson"].isna().sum() == 5
-    kept = ("max", "prob")
-    assert frame.loc[kept, "spearman"] == whole.loc[kept, "spearman"]
-
-
-def test_correlations_of_tiny_scores_do_not_vanish() -> None:
-    values = matrix(2, 1) * 1e-200
-    frame = correlate_scores(values, SCORES[:2], ["text"])
-    wanted = scipy.stats.pearsonr(*(matrix(2, 1)[:, 0].flatten(1).numpy()))[0]
-    assert frame["pearson"][1] == pytest.approx(wanted, abs=1e-9)
-
-
-def test_names_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(StatisticsError, match="axis of 5"):
-        correlate_scores(matrix(), SCORES[:4], GROUPS)
-    with pytest.raises(StatisticsError, match="name of its own"):
-        correlate_scores(matrix(2), ("mean", "mean"), GROUPS)
-    with pytest.raises(StatisticsError, match="two neurons or more"):
-        correlate_scores(matrix(neurons=1, layers=1), SCORES, GROUPS)
-
-
-def test_pearson_stands_below_the_diagonal_and_spearman_above() -> None:
-    values = matrix()
-    values[3] = values[1] + 1e-6 * values[2]
-    values[4, 2] = 0.25
-    frame = correlate_scores(values, SCORES, GROUPS)
-    figure = plots.score_correlations(frame)
-    table = frame.set_index(["group", "score_a", "score_b"])
-    assert [trace.name for trace in heats(figure)] == list(GROUPS)
-    for trace in heats(figure):
-        z = drawn(trace)
-        for i, a in enumerate(SCORES):
-            assert math.isnan(z[i, i])
-            for j, b in enumerate(SCORES[:i]):
-                cell = table.loc[(trace.name, a, b)]
-                assert z[i, j] == pytest.approx(cell["pearson"], nan_ok=True)
-                assert z[j, i] == pytest.approx(cell["spearman"], nan_ok=True)
-    image = heats(figure)[2]
-    assert image.text[3][1] == "1.0"
-    assert image.text[4][0] == ""
-    assert "same for every neuron" in image.customdata[4][0]
-    (dashes,) = [trace for trace in figure.data if trace.name == "not defined"]
-    wanted = {(i, 4) for i in range(4)} | {(4, i) for i in range(4)}
-    assert set(zip(dashes.x, dashes.y, strict=True)) == wanted
-
-
-# --- maps
 
 
 def test_maps_show_every_neuron_where_there_is_room() -> None:
@@ -184,138 +93,3 @@ def test_maps_refuse_names_that_do_not_fit() -> None:
         plots.importance_maps(torch.zeros(1, 1, 2, 0), SCORES[:1], GROUPS[:1])
     with pytest.raises(ValueError, match="bins must be 1 or more"):
         plots.importance_maps(matrix(), SCORES, GROUPS, bins=0)
-
-
-# --- selected neurons
-
-
-def make_sets(names: tuple[str, ...], layers: int, width: int = 50) -> dict[str, NeuronSet]:
-    rng = np.random.default_rng(3)
-    return {
-        name: NeuronSet.from_mask(
-            torch.from_numpy(rng.random((layers, width)) < 0.1), "language", "hash"
-        )
-        for name in names
-    }
-
-
-@pytest.mark.parametrize(("names", "layers"), [(GROUPS, 6), (GROUPS, 28), (("image",), 4)])
-def test_bars_count_the_neurons_of_every_layer(names: tuple[str, ...], layers: int) -> None:
-    sets = make_sets(names, layers)
-    figure = plots.selected_by_layer(sets, layers + 1)
-    assert [str(bar.name).split(" ")[0] for bar in figure.data] == list(names)
-    for bar, one in zip(figure.data, sets.values(), strict=True):
-        assert list(bar.y) == [*one.mask().sum(1).tolist(), 0]
-        assert f"({len(one)})" in bar.name
-    assert len({bar.marker.pattern.shape for bar in figure.data}) == len(names)
-    assert len({bar.marker.color for bar in figure.data}) == len(names)
-    panels = {bar.yaxis for bar in figure.data}
-    assert len(panels) == (len(names) if (layers + 1) * len(names) > 60 else 1)
-
-
-def test_modalities_keep_their_look_by_their_place() -> None:
-    sets = make_sets(GROUPS, 6)
-    every = plots.selected_by_layer(sets, 6)
-    part = plots.selected_by_layer({"video": sets["video"]}, 6, modalities=GROUPS)
-    assert part.data[0].marker.color == every.data[3].marker.color
-    assert part.data[0].marker.pattern.shape == every.data[3].marker.pattern.shape
-
-
-def test_selected_neurons_outside_the_layers_are_refused() -> None:
-    with pytest.raises(ValueError, match="layer 3, and 3 layers were given"):
-        plots.selected_by_layer(make_sets(("image",), 6), 3)
-    with pytest.raises(ValueError, match="No neuron sets"):
-        plots.selected_by_layer({}, 3)
-    with pytest.raises(ValueError, match="not in"):
-        plots.selected_by_layer(make_sets(("image",), 6), 6, modalities=["text"])
-
-
-def test_subsets_of_modalities_read_as_combinations() -> None:
-    sets = make_sets((*GROUPS, "audio"), 6)
-    figure = plots.upset(combinations_table(sets), domains=(*GROUPS, "audio"))
-    (sizes,) = [trace for trace in figure.data if trace.name == "sizes"]
-    assert list(sizes.x) == [len(one) for one in sets.values()]
-    assert list(sizes.customdata) == [*GROUPS, "audio"]
-
-
-def test_cross_table_counts_what_both_methods_find() -> None:
-    first, second = make_sets(("a", "b"), 4), make_sets(("x", "y", "z"), 4)
-    frame = cross_table(first, second)
-    assert len(frame) == 6
-    for row in frame.itertuples():
-        one, other = set(first[str(row.domain)]), set(second[str(row.modality)])
-        assert row.both == len(one & other)
-        assert (row.n_domain, row.n_modality) == (len(one), len(other))
-        assert row.expected == pytest.approx(len(one) * len(other) / 200)
-        assert row.jaccard == pytest.approx(len(one & other) / len(one | other))
-
-
-# --- convergence
-
-
-def convergence(**changes: Any) -> pd.DataFrame:
-    rng = np.random.default_rng(2)
-    rows = [
-        {
-            "n_samples": n,
-            "group": group,
-            "comparison": kind,
-            "jaccard": rng.random(),
-            "correlation": rng.uniform(-0.2, 1),
-            "chance": 0.01 * n,
-            "draw": draw,
-        }
-        for kind in ("full", "halves")
-        for group in (*GROUPS, "all")
-        for n in (40, 10, 20)
-        for draw in range(2)
-    ]
-    return pd.DataFrame(rows).assign(**changes)
-
-
-def test_convergence_draws_means_over_draws_in_order() -> None:
-    frame = convergence()
-    figure = plots.convergence_curves(frame)
-    for j, kind in enumerate(("full", "halves")):
-        for measure, axis in (("jaccard", 1), ("correlation", 3)):
-            place = f"y{axis + j}" if axis + j > 1 else "y"
-            for group in (*GROUPS, "all"):
-                name = "all together" if group == "all" else group
-                (line,) = [t for t in figure.data if t.name == name and t.yaxis == place]
-                own = frame[(frame.comparison == kind) & (frame.group == group)]
-                wanted = own.groupby("n_samples")[measure].mean()
-                assert list(line.x) == [10, 20, 40]
-                np.testing.assert_allclose(line.y, wanted)
-    chance = [t for t in figure.data if str(t.name).startswith("by chance")]
-    assert [list(t.y) for t in chance] == [pytest.approx([0.1, 0.2, 0.4])] * 2
-    lowest = frame.correlation.min()
-    assert figure.layout.yaxis3.range[0] < lowest
-
-
-def test_convergence_survives_missing_numbers_and_one_comparison() -> None:
-    frame = convergence(correlation=math.nan).drop(columns="chance")
-    frame = frame[(frame.comparison == "full") & (frame.group == "text")]
-    figure = plots.convergence_curves(frame)
-    assert [t.name for t in figure.data] == ["text", "text"]
-    assert list(figure.data[1].y) == [None] * 3
-    with pytest.raises(ValueError, match="'thirds' was given"):
-        plots.convergence_curves(convergence(comparison="thirds"))
-
-
-@pytest.mark.parametrize(
-    ("draw", "make", "column"),
-    [
-        (plots.convergence_curves, convergence, "jaccard"),
-        (
-            plots.score_correlations,
-            lambda: correlate_scores(matrix(), SCORES, GROUPS),
-            "spearman",
-        ),
-    ],
-)
-def test_missing_columns_and_empty_frames_are_named(draw: Any, make: Any, column: str) -> None:
-    frame = make()
-    with pytest.raises(ValueError, match=f"lacks \\['{column}'\\]"):
-        draw(frame.drop(columns=column))
-    with pytest.raises(ValueError, match="is empty"):
-        draw(frame.iloc[:0])

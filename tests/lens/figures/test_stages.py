@@ -1,0 +1,40 @@
+"""Stages stand over the neurons of their layers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmlens.lens.figures.stages import stages_figure
+from mmlens.lens.stages import find_stages
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"{key}{i}", key, group, layer, 5, rng.uniform(0, 4), 3.0, rng.uniform())
+        for key in ("red", "blue")
+        for i in range(4)
+        for group in ("image", "text", "last")
+        for layer in range(6)
+    ]
+    names = ["id", "key", "group", "layer", "tokens", "entropy", "answer_rank", "answer_p"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def lines(figure):
+    return [
+        trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines+markers"
+    ]
+
+
+def test_stages_stand_over_the_neurons_of_their_layers(frame):
+    curves = frame[frame.group == "image"].pivot(index="id", columns="layer", values="entropy")
+    stages = find_stages(curves.to_numpy())
+    figure = stages_figure(stages, {"red": [0, 1, 2, 3, 4, 5], "blue": [1] * 6})
+    bars = {trace.name: list(trace.y) for trace in figure.data if trace.type == "bar"}
+    assert bars == {"red": [0, 1, 2, 3, 4, 5], "blue": [1] * 6}
+    (mean,) = lines(figure)
+    np.testing.assert_allclose(mean.y, curves.mean())
+    upright = [shape.x0 for shape in figure.layout.shapes if shape.type == "line"]
+    assert upright == list(stages.bends)
