@@ -15,7 +15,8 @@ from typing import Annotated
 
 import tyro
 
-from experiments.shared import command_line, named_folders
+from experiments.shared.data import named_folders
+from experiments.shared.start import command_line
 from mmlens import datasets
 from mmlens.data.media.pictures import picture_size
 from mmlens.data.media.sounds import audio_length

@@ -20,8 +20,9 @@ from pathlib import Path
 import pandas as pd
 
 import mmlens
-from experiments import shared as runner
-from experiments.shared import LoadSettings
+from experiments.shared import data, output, start
+from experiments.shared.collecting import STATISTICS
+from experiments.shared.config import LoadSettings
 from mmlens import plots
 from mmlens.ablation import tables
 from mmlens.ablation.effects import effects_table
@@ -85,12 +86,12 @@ def main(config: Config) -> None:
     if unknown := set(config.evaluate_fractions) - set(config.fractions):
         raise MMLensError(f"Fraction {min(unknown):g} is to be silenced but not in --fractions.")
     train, test = (load_texts(config.data, s) for s in (config.train_split, config.test_split))
-    run = runner.open_run(config, lambda _: content_hash(train, test), help_collecting)
+    run = start.open_run(config, lambda _: content_hash(train, test), help_collecting)
     if run is None or run.finished("report"):
         return
 
     with run.stage("load"):
-        model = runner.load(config.load, run)
+        model = start.load(config.load, run)
         languages = chosen_languages(config, train)
         train, test = (chunks(config, model, split, languages) for split in (train, test))
     with run.stage("collect") as stage:
@@ -111,7 +112,7 @@ def main(config: Config) -> None:
             for fraction in sorted(config.fractions)
         }
         by_module = {fraction: {LANGUAGE: one} for fraction, one in selections.items()}
-        runner.save_selections(run, by_module)
+        output.save_selections(run, by_module)
         neurons = tables.neurons_table(by_module, {LANGUAGE: probability}, languages)
         run.write_csv("neurons.csv", neurons)
 
@@ -139,7 +140,7 @@ def main(config: Config) -> None:
         effects = effects_table(results, masks, texts, full=True, weights=tokens)
         run.write_csv("effects.csv", effects)
         draw(run, config, selections, neurons, effects, languages)
-    runner.summarise(run, (), f"Tables and figures: {config.out}")
+    output.summarise(run, (), f"Tables and figures: {config.out}")
 
 
 def counted(
@@ -151,13 +152,13 @@ def counted(
         take_per_value(train, "domain", config.train_chunks or None, seed=config.seed),
         groups=(config.group,),
         batching=Batching("none", config.token_budget, config.max_batch),
-        checkpoint=config.out / runner.STATISTICS,
+        checkpoint=config.out / STATISTICS,
     )
 
 
 def help_collecting(config: Config) -> None:
     """What processes other than the first do under a launcher: their share of the chunks."""
-    model, train = runner.load(config.load), load_texts(config.data, config.train_split)
+    model, train = start.load(config.load), load_texts(config.data, config.train_split)
     counted(config, model, chunks(config, model, train, chosen_languages(config, train)))
 
 
@@ -168,7 +169,7 @@ def content_hash(train: Sequence[Sample], test: Sequence[Sample]) -> str:
 
 def chosen_languages(config: Config, train: Sequence[Sample]) -> list[str]:
     """The requested languages, or all, checked against the data."""
-    chosen = runner.chosen_values(config.languages, train, "language")
+    chosen = data.chosen_values(config.languages, train, "language")
     if len(chosen) < 2:
         raise MMLensError(f"Two languages or more are needed; there is {', '.join(chosen)}.")
     return chosen
@@ -224,8 +225,8 @@ def draw(
         for control in CONTROLS
         if config.seeds
     }
-    runner.write_figures(run, figures)
+    output.write_figures(run, figures)
 
 
 if __name__ == "__main__":
-    runner.command_line(main, Config)
+    start.command_line(main, Config)

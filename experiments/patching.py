@@ -25,7 +25,7 @@ from torch import Tensor
 from transformer_lens.patching import generic_activation_patch
 
 import mmlens
-from experiments.shared import command_line
+from experiments.shared.start import command_line
 from mmlens.data.demos import demo_data
 from mmlens.data.media.pictures import picture_size
 from mmlens.data.samples import Sample

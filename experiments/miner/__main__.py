@@ -17,10 +17,12 @@ from dataclasses import replace
 from typing import Any
 
 import mmlens
-from experiments import shared as runner
 from experiments.miner import analyses, report
 from experiments.miner.config import QUICK, Config, check
 from experiments.miner.masks import planned_masks
+from experiments.shared import data, output, start
+from experiments.shared.collecting import collect_statistics, help_with_statistics
+from experiments.shared.config import batching, generation, settled
 from mmlens import importance
 from mmlens.ablation.effects import plan_table
 from mmlens.ablation.evaluate import evaluate
@@ -43,19 +45,19 @@ CHECKPOINT = "parts/importance.safetensors"
 
 def main(config: Config) -> None:
     """Run the experiment, or what is left of it."""
-    config = runner.settled(config, QUICK)
+    config = settled(config, QUICK)
     check(config)
-    run = runner.open_run(config, runner.data_hashes, help_collecting)
+    run = start.open_run(config, data.data_hashes, help_collecting)
     if run is None:
         return
     if run.finished("report"):
-        runner.summarise(run, report.sentences(run))
+        output.summarise(run, report.sentences(run))
         return
 
     with run.stage("load"):
-        model = runner.load(config.load, run)
+        model = start.load(config.load, run)
         by, chosen = found_on(config)
-        datasets = runner.chosen_values(config.samples.domains, chosen, "data set")
+        datasets = data.chosen_values(config.samples.domains, chosen, "data set")
         questions = asked_of(config, by, datasets)
     if not run.finished("importance"):
         announce(run, config, model, chosen, questions)
@@ -63,7 +65,7 @@ def main(config: Config) -> None:
     scores = sum_of(parts)
     scores.save(run.path(SCORES_FILE))
     statistics = sum_of(
-        runner.collect_statistics(
+        collect_statistics(
             run, model, chosen, in_parts=False, seed=config.seed, **counting(config, model)
         )
     )
@@ -71,7 +73,7 @@ def main(config: Config) -> None:
     with run.stage("select"):
         mined = Mined(scores, statistics, model.weight_hash)
         masks = planned_masks(config, model, mined, questions)
-        runner.save_sets(run, f"{LANGUAGE}-{config.ratio:g}", masks.sets)
+        output.save_sets(run, f"{LANGUAGE}-{config.ratio:g}", masks.sets)
     study = analyses.ModalityStudy(
         run=run,
         model=model,
@@ -79,7 +81,7 @@ def main(config: Config) -> None:
         train=chosen,
         asked=questions.samples,
         seed=config.seed,
-        batching=runner.batching(config),
+        batching=batching(config),
         config=config,
         mined=mined,
         sets=masks.sets,
@@ -92,9 +94,9 @@ def main(config: Config) -> None:
             questions.samples,
             masks.plan.conditions(),
             answers=run.path("answers.jsonl"),
-            metric_name=runner.metrics(config),
+            metric_name=data.metrics(config),
             batching=study.batching,
-            **runner.generation(config),
+            **generation(config),
         )
         stage.tokens += answers.tokens
     with run.stage("masking"):
@@ -104,18 +106,18 @@ def main(config: Config) -> None:
     with run.stage("report"):
         skipped = {**scores.skipped, **answers.skipped}
         splits = (config.samples.train_split, config.samples.test_split)
-        samples = runner.samples_used(splits, chosen, questions.samples, datasets, skipped)
+        samples = output.samples_used(splits, chosen, questions.samples, datasets, skipped)
         report.write(study, sections, samples)
-    runner.summarise(run, report.sentences(run))
+    output.summarise(run, report.sentences(run))
 
 
 def found_on(config: Config) -> tuple[str, list[Sample]]:
     """The field of the data sets, and the samples that are mined, keyed by it."""
-    train = runner.read_split(config, "train", limit=config.train_samples or None)
+    train = data.read_split(config, "train", limit=config.train_samples or None)
     by = config.by
     if not by:
         kinds = {media_of(sample) for sample in train}
-        by = "media" if len(kinds) > 1 and not runner.benchmarks(config) else "domain"
+        by = "media" if len(kinds) > 1 and not data.benchmarks(config) else "domain"
     chosen = keyed(train, by)
     if wanted := config.samples.domains:
         chosen = [sample for sample in chosen if sample.domain in wanted] or chosen
@@ -128,7 +130,7 @@ def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Questions:
     Raises:
         MMLensError: there is none.
     """
-    test = keyed(runner.read_split(config, "test", limit=config.questions or None), by)
+    test = keyed(data.read_split(config, "test", limit=config.questions or None), by)
     asked = [sample for sample in test if sample.domain in datasets]
     if not asked:
         raise MMLensError(
@@ -160,7 +162,7 @@ def media_of(sample: Sample) -> str:
 def counting(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
     """What activation statistics count: MINER's seven token sets, as far as the model has them."""
     groups = tuple(g for g in SLOTS if g not in MEDIA_GROUPS or g in model.adapter.modalities)
-    return {"modules": (LANGUAGE,), "groups": groups, "batching": runner.batching(config)}
+    return {"modules": (LANGUAGE,), "groups": groups, "batching": batching(config)}
 
 
 def scoring(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def scoring(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
     return {
         "groups": groups,
         "attention_mode": config.attention_mode,
-        "batching": runner.batching(config),
+        "batching": batching(config),
     }
 
 
@@ -192,11 +194,11 @@ def mined_in_parts(
 
 def help_collecting(config: Config) -> None:
     """What processes other than the first do under a launcher: their share of the samples."""
-    model = runner.load(config.load)
+    model = start.load(config.load)
     _, samples = found_on(config)
     options = scoring(config, model)
     importance.collect(model, samples, checkpoint=config.out / CHECKPOINT, **options)
-    runner.help_with_statistics(config.out, model, samples, **counting(config, model))
+    help_with_statistics(config.out, model, samples, **counting(config, model))
 
 
 def announce(
@@ -212,7 +214,7 @@ def announce(
     compared = 2 * len(config.strategies) * len(config.all_weights) + 3 * len(config.ratios)
     compared += 3 * (3 * (sets + 1) * config.treatments + (sets + 6) * config.mining)
     states = config.states_samples * len(questions.own) + config.contribution_samples
-    runner.announce(
+    start.announce(
         run,
         config,
         model,
@@ -225,4 +227,4 @@ def announce(
 
 
 if __name__ == "__main__":
-    runner.command_line(main, Config)
+    start.command_line(main, Config)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import plotly.graph_objects as go
 
-from experiments import shared as runner
 from experiments.miner.config import Config
 from experiments.miner.masks import KINDS, Planner, methods_sets
+from experiments.shared.sections import cards_section, lens_section, overlap_section
 from experiments.shared.study import Study
 from mmlens import plots
 from mmlens.ablation.effects import method_differences
@@ -85,15 +85,13 @@ def sections(
     if config.lens_samples:
         pictures = config.lens_pictures
         found.append(
-            runner.lens_section(
-                study, config.lens_samples, pictures, sets=study.sets, whose="MMNeuron's"
-            )
+            lens_section(study, config.lens_samples, pictures, sets=study.sets, whose="MMNeuron's")
         )
     # Cards are gathered by all processes together, and the others have gone.
     if config.cards and rank_and_world()[1] == 1:
         pages = {LANGUAGE: dict(study.sets)}
         found.append(
-            runner.cards_section(
+            cards_section(
                 study,
                 config.cards,
                 pages,
@@ -165,7 +163,7 @@ def neurons_section(study: ModalityStudy) -> Section:
         if study.config.strategy != "adaptive"
         else "Every neuron goes to one modality."
     )
-    overlaps = runner.overlap_section(
+    overlaps = overlap_section(
         study,
         {LANGUAGE: dict(study.sets)},
         study.modalities,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.shared import AnswerSettings, CommonConfig, LoadSettings, SampleSettings
+from experiments.shared.config import AnswerSettings, CommonConfig, LoadSettings, SampleSettings
 from mmlens.errors import MMLensError
 from mmlens.importance import WEIGHTS, AttentionMode, weight_vector
 from mmlens.selection.strategies import RANDOM, Strategy

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from experiments import shared as runner
 from experiments.miner.analyses import ModalityStudy
+from experiments.shared import output
 from mmlens.ablation.masks import MASK
 from mmlens.neurons import ALL, NONE
 from mmlens.report import miner
@@ -46,12 +46,12 @@ def write(study: ModalityStudy, sections: Sequence[Section], samples: pd.DataFra
         ),
         examples=examples(study),
         more=sections,
-        manifest=runner.about_run(run),
+        manifest=output.about_run(run),
         samples=samples,
         stages=run.stages(),
     )
     miner.write(report, run.path("report.html"))
-    runner.write_figures(run, {}, sections)
+    output.write_figures(run, {}, sections)
 
 
 def examples(study: ModalityStudy) -> list[Example]:

@@ -18,9 +18,12 @@ from typing import Any
 from torch import Tensor
 
 import mmlens
-from experiments import shared as runner
 from experiments.mmneuron import analyses, report
 from experiments.mmneuron.config import QUICK, Config
+from experiments.shared import data, output, start
+from experiments.shared.collecting import collect_statistics, help_with_statistics
+from experiments.shared.config import batching, generation, settled
+from experiments.shared.sections import CARD_SAMPLES, lens_section
 from mmlens.ablation import tables
 from mmlens.ablation.evaluate import Answers, evaluate
 from mmlens.ablation.intervention import Intervention
@@ -38,18 +41,18 @@ from mmlens.streaming.token_limit import within
 
 def main(config: Config) -> None:
     """Run the experiment, or what is left of it."""
-    config = runner.settled(config, QUICK)
-    run = runner.open_run(config, runner.data_hashes, help_collecting)
+    config = settled(config, QUICK)
+    run = start.open_run(config, data.data_hashes, help_collecting)
     if run is None:
         return
     if run.finished("report"):
-        runner.summarise(run, report.sentences(run))
+        output.summarise(run, report.sentences(run))
         return
 
     with run.stage("load"):
-        model = runner.load(config.load, run)
-        train, test = found_on(config), runner.read_split(config, "test", limit=config.questions)
-        domains = runner.chosen_values(config.samples.domains, train)
+        model = start.load(config.load, run)
+        train, test = found_on(config), data.read_split(config, "test", limit=config.questions)
+        domains = data.chosen_values(config.samples.domains, train)
         modules = list(config.modules or model.modules)
         chosen = training_samples(config, model, train, domains)
         questions = Questions.choose(
@@ -57,7 +60,7 @@ def main(config: Config) -> None:
         )
     if not run.finished("collect"):
         announce(run, config, model, chosen, questions, modules)
-    parts = runner.collect_statistics(
+    parts = collect_statistics(
         run,
         model,
         chosen,
@@ -72,7 +75,7 @@ def main(config: Config) -> None:
         probabilities = {m: activation_probability(*counts) for m, counts in counted.items()}
         fractions = sorted(config.fractions)
         selections = {f: selected(config, model, counted, domains, f) for f in fractions}
-        runner.save_selections(run, selections)
+        output.save_selections(run, selections)
         neurons = tables.neurons_table(selections, probabilities, domains)
         run.write_csv("neurons.csv", neurons)
 
@@ -90,13 +93,13 @@ def main(config: Config) -> None:
         train=chosen,
         asked=questions.samples,
         seed=config.seed,
-        batching=runner.batching(config),
+        batching=batching(config),
         selections=selections[min(config.evaluate_fractions)],
         probabilities=probabilities,
         questions=questions,
         statistics=statistics,
         intervention=intervention(config),
-        answering={"metric_name": runner.metrics(config), **runner.generation(config)},
+        answering={"metric_name": data.metrics(config), **generation(config)},
     )
     answers = asked(study, masks, full=config.full)
     sections = further_sections(config, study, masks, parts)
@@ -104,15 +107,15 @@ def main(config: Config) -> None:
         report.write_tables(study, masks, answers.frame, full=config.full)
         splits = (config.samples.train_split, config.samples.test_split)
         skipped = {**statistics.skipped, **answers.skipped}
-        samples = runner.samples_used(splits, chosen, questions.samples, domains, skipped)
+        samples = output.samples_used(splits, chosen, questions.samples, domains, skipped)
         report.write(study, neurons, samples, sections, unit=config.unit)
-    runner.summarise(run, report.sentences(run))
+    output.summarise(run, report.sentences(run))
 
 
 def found_on(config: Config) -> list[Sample]:
     """The data that neurons are found on."""
     # The paper's statistics pass asks the bare question (methods 2.5).
-    return runner.read_split(config, "train", limit=config.train_samples, prompt="bare")
+    return data.read_split(config, "train", limit=config.train_samples, prompt="bare")
 
 
 def training_samples(
@@ -130,18 +133,18 @@ def training_samples(
 def counting(config: Config, modules: Sequence[str]) -> dict[str, Any]:
     """What is counted on them."""
     how = {"groups": (config.group,), "site": config.site}
-    return {"modules": modules, **how, "batching": runner.batching(config)}
+    return {"modules": modules, **how, "batching": batching(config)}
 
 
 def help_collecting(config: Config) -> None:
     """What processes other than the first do under a launcher: their share of the samples."""
-    model = runner.load(config.load)
+    model = start.load(config.load)
     train = found_on(config)
     chosen = training_samples(
-        config, model, train, runner.chosen_values(config.samples.domains, train)
+        config, model, train, data.chosen_values(config.samples.domains, train)
     )
     options = counting(config, list(config.modules or model.modules))
-    runner.help_with_statistics(config.out, model, chosen, **options)
+    help_with_statistics(config.out, model, chosen, **options)
 
 
 def announce(
@@ -163,9 +166,9 @@ def announce(
     forwards = len(chosen) + domains * (
         config.lens_samples
         + config.deviation_samples * (2 * sets)
-        + (config.cards > 0) * runner.CARD_SAMPLES
+        + (config.cards > 0) * CARD_SAMPLES
     )
-    runner.announce(
+    start.announce(
         run,
         config,
         model,
@@ -234,9 +237,7 @@ def further_sections(
         sections.append(analyses.deviation_section(study, masks, config.deviation_samples))
     if config.lens_samples:
         sets = analyses.language_sets(study)
-        sections.append(
-            runner.lens_section(study, config.lens_samples, config.lens_pictures, sets=sets)
-        )
+        sections.append(lens_section(study, config.lens_samples, config.lens_pictures, sets=sets))
     if len(parts) > 1:
         sections.append(analyses.stability_section(study, parts, config.group, config.quantile))
     # Cards are gathered by all processes together, and the others have gone.
@@ -246,4 +247,4 @@ def further_sections(
 
 
 if __name__ == "__main__":
-    runner.command_line(main, Config)
+    start.command_line(main, Config)

@@ -14,8 +14,8 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments import shared as runner
-from experiments.shared import Study
+from experiments.shared import sections
+from experiments.shared.study import Study
 from mmlens import plots
 from mmlens.ablation.deviation import deviation
 from mmlens.ablation.effects import effects_table
@@ -69,7 +69,7 @@ class DomainStudy(Study):
 
 def sets_section(study: DomainStudy) -> Section:
     """MM-3: how many neurons carry which labels, and how far the sets overlap."""
-    return runner.overlap_section(
+    return sections.overlap_section(
         study,
         study.sets,
         study.domains,
@@ -183,7 +183,7 @@ def stability_section(
             for module in study.selections
         )
 
-    return runner.stability_section(
+    return sections.stability_section(
         study,
         list(study.selections),
         study.domains,
@@ -203,7 +203,7 @@ def language_sets(study: DomainStudy) -> dict[str, NeuronSet]:
 
 def cards_section(study: DomainStudy, per_set: int) -> Section:
     """A page of neuron cards for each module."""
-    return runner.cards_section(
+    return sections.cards_section(
         study,
         per_set,
         study.sets,

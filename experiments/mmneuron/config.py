@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.shared import AnswerSettings, BatchSettings, CommonConfig, SampleSettings
+from experiments.shared.config import AnswerSettings, BatchSettings, CommonConfig, SampleSettings
 from mmlens.ablation.intervention import Kind
 from mmlens.entropy import Unit
 from mmlens.hooks.editing import Site

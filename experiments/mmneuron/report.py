@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from experiments import shared as runner
 from experiments.mmneuron.analyses import DomainStudy
+from experiments.shared import output
 from mmlens import plots
 from mmlens.ablation import tables
 from mmlens.ablation.effects import effects_table
@@ -59,7 +59,7 @@ def write(
     answers = read_jsonl(run.path("answers.jsonl"))
     data = report.ReportData(
         title=f"Domain-specific neurons of {run.manifest['model']}",
-        manifest=runner.about_run(run),
+        manifest=output.about_run(run),
         effects=effects,
         accuracy=pd.read_csv(run.path("accuracy.csv"), keep_default_na=False),
         neurons=neurons,
@@ -74,7 +74,7 @@ def write(
         more=sections,
     )
     report.write(data, run.path("report.html"))
-    runner.write_figures(run, figures(study, neurons, effects, summaries), sections)
+    output.write_figures(run, figures(study, neurons, effects, summaries), sections)
 
 
 def figures(

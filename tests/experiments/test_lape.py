@@ -12,7 +12,7 @@ from scipy import stats
 
 import mmlens
 from experiments.lape import Config, main
-from experiments.shared import LoadSettings
+from experiments.shared.config import LoadSettings
 from mmlens.entropy import select
 from mmlens.errors import MMLensError, RunFolderError, StatisticsError
 from mmlens.neurons import NeuronSet, from_index_lists

@@ -10,7 +10,7 @@ import pytest
 import mmlens
 from experiments.miner.__main__ import Config, found_on, keyed, main, media_of
 from experiments.miner.config import QUICK
-from experiments.shared import changed, settled
+from experiments.shared.config import changed, settled
 from mmlens.data.demos import demo_data
 from mmlens.data.samples import Sample
 from mmlens.errors import MMLensError, RunFolderError, StatisticsError

@@ -11,7 +11,7 @@ import pytest
 
 import mmlens
 from experiments.mmneuron.__main__ import QUICK, Config, main
-from experiments.shared import changed, settled
+from experiments.shared.config import changed, settled
 from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
 from tests.tiny import llava_next as tiny
 

@@ -8,9 +8,21 @@ import pandas as pd
 import pytest
 
 import mmlens
-from experiments import shared as runner
 from experiments.miner.config import Config as MinerConfig
 from experiments.mmneuron.config import Config as MMNeuronConfig
+from experiments.shared import data, output, sections, start
+from experiments.shared.collecting import STATISTICS, collect_statistics
+from experiments.shared.config import (
+    AnswerSettings,
+    CommonConfig,
+    LoadSettings,
+    batching,
+    changed,
+    generation,
+    settings,
+    settled,
+)
+from experiments.shared.study import Study
 from mmlens.ablation.tables import before_and_after
 from mmlens.data.samples import Sample, take_per_value
 from mmlens.errors import MMLensError, RunFolderError, SampleError
@@ -21,17 +33,17 @@ from tests.helpers import benchmarks_on_disk as disk
 
 
 @dataclass(frozen=True)
-class Config(runner.CommonConfig):
+class Config(CommonConfig):
     """Settings of an experiment that is not MMNeuron's, with other defaults of shared ones."""
 
-    load: runner.LoadSettings = runner.LoadSettings("demo/qwen2-vl")
-    answers: runner.AnswerSettings = runner.AnswerSettings(max_new_tokens=4)
+    load: LoadSettings = LoadSettings("demo/qwen2-vl")
+    answers: AnswerSettings = AnswerSettings(max_new_tokens=4)
     ratio: float = 0.02
     needed: int = 3
 
 
 def configured(**settings) -> Config:
-    return runner.changed(Config(), **settings)
+    return changed(Config(), **settings)
 
 
 @pytest.mark.parametrize("one", [MMNeuronConfig(), MinerConfig(), Config()])
@@ -40,14 +52,14 @@ def test_settings_are_flat_and_each_has_a_name_of_its_own(one):
     names = [f.name for topic in topics if is_dataclass(topic) for f in fields(topic)]
     names += [field.name for field in fields(one)]
     assert len(names) == len(set(names))
-    kept = runner.settings(one)
+    kept = settings(one)
     assert kept.keys() < set(names) and not any(map(is_dataclass, kept.values()))
     assert {"model", "domains", "temperature", "seed"} < kept.keys() and "out" not in kept
 
 
 def test_a_setting_is_changed_by_its_own_name():
     made = configured(temperature=0.9, ratio=0.1, domains=("a",))
-    assert made.answers == runner.AnswerSettings(temperature=0.9, max_new_tokens=4)
+    assert made.answers == AnswerSettings(temperature=0.9, max_new_tokens=4)
     assert (made.ratio, made.samples.domains) == (0.1, ("a",))
     with pytest.raises(TypeError, match="'answer'"):
         configured(answer=1)
@@ -57,7 +69,7 @@ def test_nested_settings_are_plain_options(monkeypatch):
     typed = "--max-new-tokens 2 --ratio 0.1 --model demo/x --paper-metrics"
     monkeypatch.setattr(sys, "argv", ["experiment", *typed.split()])
     made = []
-    runner.command_line(made.append, Config)
+    start.command_line(made.append, Config)
     assert made == [configured(max_new_tokens=2, ratio=0.1, model="demo/x", paper_metrics=True)]
 
 
@@ -95,84 +107,84 @@ def test_errors_name_options_as_they_are_typed(monkeypatch, said, typed):
 
     monkeypatch.setattr(sys, "argv", ["experiment"])
     with pytest.raises(SystemExit) as stopped:
-        runner.command_line(failing, Config)
+        start.command_line(failing, Config)
     assert stopped.value.code == f"error: {typed}"
 
 
 def test_quick_leaves_what_was_asked_for():
     quick = {"needed": 1, "ratio": 0.5}
-    assert runner.settled(configured(quick=True, ratio=0.1), quick) == configured(
+    assert settled(configured(quick=True, ratio=0.1), quick) == configured(
         quick=True, ratio=0.1, needed=1
     )
-    assert runner.settled(Config(), quick) == Config()
+    assert settled(Config(), quick) == Config()
 
 
 def test_options_are_those_of_the_configuration():
     config = configured(template="plain", token_budget=9, temperature=0.5, seed=4)
-    assert runner.batching(config) == Batching("plain", 9, 64, 0.05)
-    assert runner.generation(config) == {"max_new_tokens": 4, "temperature": 0.5, "seed": 4}
-    assert "out" not in runner.settings(config)
+    assert batching(config) == Batching("plain", 9, 64, 0.05)
+    assert generation(config) == {"max_new_tokens": 4, "temperature": 0.5, "seed": 4}
+    assert "out" not in settings(config)
 
 
 def test_splits_of_a_demo():
     # No demo has more samples than can be run, so the limit is none of theirs.
-    read = runner.read_split(configured(train_split="validation"), "train", limit=3)
+    read = data.read_split(configured(train_split="validation"), "train", limit=3)
     assert read == mmlens.load_samples("demo/qwen2-vl", "validation")
-    assert runner.read_split(configured(test_split="validation"), "test", limit=None) == read
-    assert runner.read_split(Config(), "test", limit=None)[0].id.startswith("test")
-    assert runner.metrics(Config()) == "exact_match"
-    assert runner.metrics(configured(metric="anls")) == "anls"
+    assert data.read_split(configured(test_split="validation"), "test", limit=None) == read
+    assert data.read_split(Config(), "test", limit=None)[0].id.startswith("test")
+    assert data.metrics(Config()) == "exact_match"
+    assert data.metrics(configured(metric="anls")) == "anls"
 
 
 def test_splits_of_benchmarks_are_limited_and_worded(tmp_path):
     config = configured(data=(f"vqav2={disk.vqav2(tmp_path)}",))
-    read = runner.read_split(config, "test", limit=4)
+    read = data.read_split(config, "test", limit=4)
     assert len(read) == 4
     assert all(sample.text.startswith("Question: ") for sample in read)
-    bare = runner.read_split(config, "test", limit=4, prompt="bare")
+    bare = data.read_split(config, "test", limit=4, prompt="bare")
     assert [s.id for s in bare] == [s.id for s in read]
     assert all(sample.text == sample.fields["question"] for sample in bare)
-    assert len(runner.read_split(config, "test", limit=None)) == 6
+    assert len(data.read_split(config, "test", limit=None)) == 6
     with pytest.raises(SampleError, match="frames"):
-        runner.read_split(config, "test", limit=1, options={"vqav2": {"frames": "joined"}})
-    assert runner.metrics(config) == {"com": mmlens.datasets.DATASETS["vqav2"].metric}
+        data.read_split(config, "test", limit=1, options={"vqav2": {"frames": "joined"}})
+    assert data.metrics(config) == {"com": mmlens.datasets.DATASETS["vqav2"].metric}
 
 
 def test_data_are_told_by_their_small_files_or_else_by_all(tmp_path):
     folder = disk.vqav2(tmp_path)
     config = configured(data=(f"vqav2={folder}",))
-    first = runner.data_hashes(config)
+    first = data.data_hashes(config)
     next((folder / "val2014").iterdir()).unlink()
-    assert runner.data_hashes(config) == first
+    assert data.data_hashes(config) == first
     next(folder.glob("*.json")).write_text("[]")
-    assert runner.data_hashes(config) != first
+    assert data.data_hashes(config) != first
     sounds = tmp_path / "sounds"
     sounds.mkdir()
-    config = runner.changed(config, data=(f"vqav2={sounds}",))
+    config = changed(config, data=(f"vqav2={sounds}",))
     seen = set()
     for name in ("1.flac", "1.trans.txt"):
         (sounds / name).write_text(name)
-        seen.add(runner.data_hashes(config)["vqav2"])
+        seen.add(data.data_hashes(config)["vqav2"])
     assert len(seen) == 2
 
 
 def test_values_are_checked_by_the_name_they_have_here():
     samples = [Sample(str(i), "?", domain=d) for i, d in enumerate("bca")]
-    assert runner.chosen_values((), samples) == ["a", "b", "c"]
-    assert runner.chosen_values(("c", "a"), samples) == ["c", "a"]
+    assert data.chosen_values((), samples) == ["a", "b", "c"]
+    assert data.chosen_values(("c", "a"), samples) == ["c", "a"]
     with pytest.raises(MMLensError, match="no data set 'd' in the data; there are a, b, c"):
-        runner.chosen_values(("d",), samples, "data set")
+        data.chosen_values(("d",), samples, "data set")
 
 
 def opened(config, helped=None):
-    return runner.open_run(config, lambda _: "hash", helped or (lambda _: pytest.fail("helped")))
+    return start.open_run(config, lambda _: "hash", helped or (lambda _: pytest.fail("helped")))
 
 
 def test_a_run_is_begun_gone_on_with_and_refused(tmp_path, capsys):
     config = configured(out=tmp_path / "run")
     run = opened(config)
     assert run is not None and run.manifest["settings"]["data_hash"] == "hash"
-    assert run.manifest["settings"].keys() == {*runner.settings(config), "data_hash"}
+    assert run.manifest["settings"].keys() == {*settings(config), "data_hash"}
     with run.stage("report"):
         pass
     assert capsys.readouterr().out == ""
@@ -180,13 +192,11 @@ def test_a_run_is_begun_gone_on_with_and_refused(tmp_path, capsys):
     assert again is not None and again.finished("report")
     assert "nothing is left to do" in capsys.readouterr().out
     with pytest.raises(RunFolderError, match="ratio"):
-        opened(runner.changed(config, ratio=0.1))
+        opened(changed(config, ratio=0.1))
 
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_other_processes_help_unless_all_is_done(tmp_path, monkeypatch, finished):
-    from experiments.shared import start
-
     monkeypatch.setattr(start, "rank_and_world", lambda: (1, 2))
     monkeypatch.setattr(start, "from_first", lambda _: finished)
     helped = []
@@ -197,18 +207,18 @@ def test_other_processes_help_unless_all_is_done(tmp_path, monkeypatch, finished
 
 def test_one_split_used_twice_keeps_both_rows():
     samples = [Sample(str(i), "?", domain="d") for i in range(5)]
-    table = runner.samples_used(("test", "test"), samples, samples[:2], ["d"], {"0": "broken"})
+    table = output.samples_used(("test", "test"), samples, samples[:2], ["d"], {"0": "broken"})
     assert table.split.is_unique
     assert list(table.n_questions) == [4, 1]
-    other = runner.samples_used(("train", "test"), samples, samples[:2], ["d"], {})
+    other = output.samples_used(("train", "test"), samples, samples[:2], ["d"], {})
     assert list(other.split) == ["train", "test"]
 
 
 def test_the_last_words(tmp_path, capsys):
     run = Run.open(tmp_path / "run", {})
-    runner.summarise(run, ["One.", "Two."])
+    output.summarise(run, ["One.", "Two."])
     assert capsys.readouterr().out == f"\nOne.\nTwo.\n\nReport: {run.path('report.html')}\n"
-    runner.summarise(run, (), "Elsewhere")
+    output.summarise(run, (), "Elsewhere")
     assert capsys.readouterr().out == "\nElsewhere\n"
 
 
@@ -237,8 +247,8 @@ def study(tmp_path_factory):
     model = mmlens.load("demo/qwen2-vl")
     samples = take_per_value(mmlens.load_samples("demo/qwen2-vl", "test"), "domain", 2)
     run = Run.open(tmp_path_factory.mktemp("runner") / "run", {})
-    domains = runner.chosen_values((), samples)
-    return runner.Study(run, model, domains, samples, samples, 0, runner.batching(Config()))
+    domains = data.chosen_values((), samples)
+    return Study(run, model, domains, samples, samples, 0, batching(Config()))
 
 
 @pytest.fixture(scope="module")
@@ -271,22 +281,22 @@ def test_some_are_so_many_of_each_domain(study):
 
 
 def test_sets_by_modality_have_overlaps_and_cards(study, sets):
-    section = runner.overlap_section(study, {"scores": sets}, list(sets), "Why.")
+    section = sections.overlap_section(study, {"scores": sets}, list(sets), "Why.")
     assert [part.name for part in section.parts[:2]] == ["sets-scores", "overlap-scores"]
     assert section.text == "Why."
     table = pd.read_csv(study.run.path("overlap-scores.csv"))
     assert {"text", "image", "special"} <= set(table.to_numpy().ravel())
-    cards = runner.cards_section(
+    cards = sections.cards_section(
         study, 1, {"scores": sets, "none": {"x": sets["special"]}}, title="Neurons of {page}"
     )
     assert cards.links == {"Cards of scores neurons": "cards-scores.html"}
     assert "Neurons of scores" in study.run.path("cards-scores.html").read_text()
-    runner.write_figures(study.run, {}, [section])
+    output.write_figures(study.run, {}, [section])
     assert study.run.path("figures", "overlap-scores.html").exists()
 
 
 def test_the_lens_counts_the_neurons_of_any_sets(study, sets):
-    section = runner.lens_section(study, 1, 0, sets=sets, whose="MMNeuron's")
+    section = sections.lens_section(study, 1, 0, sets=sets, whose="MMNeuron's")
     stages = next(part for part in section.parts if part.name == "stages")
     bars = {bar.name: list(bar.y[:3]) for bar in stages.figure.data if bar.type == "bar"}
     assert bars == {"text": [2, 1, 0], "image": [1, 1, 0], "special": [0, 0, 0]}
@@ -298,12 +308,10 @@ def test_statistics_are_collected_in_parts_that_add_up(study):
     run = Run.open(Path(study.run.folder).parent / "parts", {})
     options = {"modules": ["language"], "batching": replace(study.batching, progress=False)}
     parts, whole = (
-        runner.collect_statistics(
-            one, study.model, study.train, in_parts=in_parts, seed=0, **options
-        )
+        collect_statistics(one, study.model, study.train, in_parts=in_parts, seed=0, **options)
         for one, in_parts in ((run, True), (study.run, False))
     )
     assert len(whole) == len(whole[0]) == 1 and len(parts) == 2
-    saved = mmlens.NeuronStatistics.load(run.path(runner.STATISTICS))
+    saved = mmlens.NeuronStatistics.load(run.path(STATISTICS))
     assert (saved.counts("language")[1] == whole[0][0].counts("language")[1]).all()
     assert run.manifest["stages"]["collect"]["tokens"] == int(saved.counts("language")[1].sum())
