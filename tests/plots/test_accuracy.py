@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from mmlens import plots
-from tests.helpers.domain_frames import (
-    DOMAINS,
-    make_accuracy,
-)
+from tests.helpers.domain_frames import DOMAINS, make_accuracy
 
 
 def traces(figure: Any, name: str) -> list[Any]:

@@ -9,10 +9,7 @@ import pandas as pd
 import pytest
 
 from mmlens import plots
-from tests.helpers.domain_frames import (
-    DOMAINS,
-    make_effects,
-)
+from tests.helpers.domain_frames import DOMAINS, make_effects
 
 
 @pytest.fixture(scope="module")

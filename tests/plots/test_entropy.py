@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from mmlens import plots
-from tests.helpers.domain_frames import (
-    DOMAINS,
-    make_selection,
-)
+from tests.helpers.domain_frames import DOMAINS, make_selection
 
 
 def test_entropy_histogram_counts_and_marks_its_thresholds() -> None:

@@ -8,13 +8,7 @@ import pandas as pd
 import pytest
 
 from mmlens import plots
-from tests.helpers.domain_frames import (
-    DOMAINS,
-    LAYERS,
-    make_accuracy,
-    make_effects,
-    make_neurons,
-)
+from tests.helpers.domain_frames import DOMAINS, LAYERS, make_accuracy, make_effects, make_neurons
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,7 @@ import pandas as pd
 import pytest
 
 from mmlens import plots
-from tests.helpers.domain_frames import (
-    DOMAINS,
-    FRACTIONS,
-    LAYERS,
-    make_neurons,
-)
+from tests.helpers.domain_frames import DOMAINS, FRACTIONS, LAYERS, make_neurons
 
 
 @pytest.fixture(scope="module")

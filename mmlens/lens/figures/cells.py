@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,11 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.lens.figures.table import shown_word, top_words
+from mmlens.lens.readings import Readings
 from mmlens.plots.style import label
 from mmlens.tokens.places import Places
-
-if TYPE_CHECKING:
-    from mmlens.lens.readings import Readings
 
 #: Words are written into cells where no more than this many lie side by side.
 MOST_LABELS = 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -14,11 +14,9 @@ from mmlens.errors import SampleError
 from mmlens.lens.figures.picture import lens_on_picture
 from mmlens.lens.figures.sound import lens_on_sound
 from mmlens.lens.figures.video import lens_on_video
+from mmlens.lens.readings import Readings
+from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.places import model_spectrogram, places_of
-
-if TYPE_CHECKING:
-    from mmlens.lens.readings import Readings
-    from mmlens.model.hooked_mllm import HookedMLLM
 
 
 def lens_on_medium(

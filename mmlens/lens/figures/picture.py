@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 from jaxtyping import Bool
@@ -13,11 +12,9 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from mmlens.lens.figures.cells import Grid, add_cells, grids_of, heatmap, how_to_read, picture_uri
+from mmlens.lens.readings import Readings
 from mmlens.plots.style import finish
 from mmlens.tokens.places import KINDS, Places
-
-if TYPE_CHECKING:
-    from mmlens.lens.readings import Readings
 
 #: Sizes of a panel, in pixels of the screen.
 _PANEL, _TALLEST, _NARROWEST = 380, 480, 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,11 +12,9 @@ from plotly.subplots import make_subplots
 from mmlens.data.media.spectrogram import Spectrogram
 from mmlens.lens.figures.cells import Grid, add_cells, heatmap, how_to_read, picture_uri
 from mmlens.lens.figures.picture import show_picture
+from mmlens.lens.readings import Readings
 from mmlens.plots.style import finish
 from mmlens.tokens.places import KINDS, Places
-
-if TYPE_CHECKING:
-    from mmlens.lens.readings import Readings
 
 #: Tokens side by side; further ones stand in lines below, as a text does.
 TOKENS_A_LINE = 24

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,11 +11,9 @@ from plotly.subplots import make_subplots
 
 from mmlens.lens.figures.cells import Grid, add_cells, heatmap, how_to_read, picture_uri
 from mmlens.lens.figures.picture import View, bare_axes, extent, show_picture, views_of
+from mmlens.lens.readings import Readings
 from mmlens.plots.style import finish
 from mmlens.tokens.places import Places
-
-if TYPE_CHECKING:
-    from mmlens.lens.readings import Readings
 
 #: Moments side by side; further ones stand in lines below.
 MOMENTS_A_LINE = 5
