@@ -70,7 +70,7 @@ class Qwen2AudioAdapter(FamilyAdapter):
         if module == LANGUAGE:
             return [Places.joined(found)]
         padded = [
-            Places.joined([one, Places.heard(torch.zeros(places_in - len(one), 2), 0.0, medium)])
+            Places.joined([one, Places.of_spans(torch.zeros(places_in - len(one), 2), 0.0, medium)])
             for one, (medium, _) in zip(found, numbered(sizes, "audio"), strict=True)
         ]
         return [Places.joined(padded)]

@@ -23,7 +23,7 @@ def sound_places(
     extractor, frames = processor.feature_extractor, 4 if module == LANGUAGE else 2
     rate, hop = extractor.sampling_rate, extractor.hop_length / extractor.sampling_rate
     return [
-        Places.heard(spans(count, frames, hop), samples / rate, medium)
+        Places.of_spans(spans(count, frames, hop), samples / rate, medium)
         for (medium, samples), count in zip(numbered(sizes, "audio"), counts, strict=True)
     ]
 

@@ -91,7 +91,7 @@ class VoxtralAdapter(FamilyAdapter):
         rate, hop = extractor.sampling_rate, extractor.hop_length / extractor.sampling_rate
         number = self._frames if module == "audio" else self._chunk_tokens
         found = [
-            Places.heard(
+            Places.of_spans(
                 spans(number, 2 * self._frames // number, hop, c * chunk / rate), n / rate, m
             )
             for m, n in numbered(sizes, "audio")

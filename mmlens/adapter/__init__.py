@@ -5,17 +5,9 @@
 """
 
 from mmlens.adapter.base import Adapter, owners
-from mmlens.adapter.parts import (
-    KINDS,
-    Decoder,
-    Media,
-    MediaSizes,
-    Tower,
-    TowerMLP,
-    Towers,
-    numbered,
-)
+from mmlens.adapter.parts import Decoder, Media, MediaSizes, Tower, TowerMLP, Towers, numbered
 from mmlens.adapter.registry import ENTRY_POINTS, GENERAL, adapter_for, adapters
+from mmlens.tokens.places import KINDS
 
 __all__ = [
     "ENTRY_POINTS",

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForMultimodalLM, PreTrainedModel
 
-from mmlens.adapter.parts import KINDS, Decoder, Media, MediaSizes, Towers
+from mmlens.adapter.parts import Decoder, Media, MediaSizes, Towers
 from mmlens.data.samples import Sample
 from mmlens.errors import UnsupportedModelError
 from mmlens.tokens.groups import TokenIds
-from mmlens.tokens.places import Places
+from mmlens.tokens.places import KINDS, Places
 
 if TYPE_CHECKING:
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig

@@ -9,9 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-#: Kinds of media, in the order in which a prompt shows them.
-KINDS = ("image", "video", "audio")
-
 
 @dataclass(frozen=True)
 class Decoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -66,10 +66,7 @@ class TokenGroups:
         base = {name: real & (input_ids == token) for name, token in ids.placeholders.items()}
         special = torch.tensor(sorted(ids.special), dtype=input_ids.dtype, device=input_ids.device)
         base["special"] = real & torch.isin(input_ids, special)
-        rest = real.clone()
-        for mask in base.values():
-            rest &= ~mask
-        base["text"] = rest
+        base["text"] = real & ~torch.stack([*base.values()]).any(0)
         return cls({n: base[n] for n in BASE_GROUPS if n in base}, real, template_text)
 
     @property
@@ -94,8 +91,8 @@ class TokenGroups:
             return self.attention
         if name == "special_text":
             return self.base["special"] | self.base["text"]
-        if name == "last":
-            return _last(self.attention)
+        if name == "last":  # the real token with none after it
+            return self.attention & (self.attention.flip(-1).cumsum(-1).flip(-1) == 1)
         if name == "template":
             if self.template_text is None:
                 raise SampleError(
@@ -117,18 +114,13 @@ class TokenGroups:
 
     def to(self, device: torch.device | str) -> TokenGroups:
         """The same groups on another device."""
-        template = None if self.template_text is None else self.template_text.to(device)
-        base = {name: mask.to(device) for name, mask in self.base.items()}
-        return TokenGroups(base, self.attention.to(device), template)
+        return self._changed(lambda mask: mask.to(device))
 
     def repeated(self, times: int) -> TokenGroups:
-        """The groups of the same rows ``times`` times, one batch behind another."""
-        template = None if self.template_text is None else self.template_text.repeat(times, 1)
-        base = {name: mask.repeat(times, 1) for name, mask in self.base.items()}
-        return TokenGroups(base, self.attention.repeat(times, 1), template)
+        """The groups of the same rows ``times`` times, one batch after another."""
+        return self._changed(lambda mask: mask.repeat(times, 1))
 
-
-def _last(attention: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-    order = torch.arange(attention.shape[1], device=attention.device)
-    last = torch.where(attention, order, -1).amax(-1, keepdim=True)
-    return attention & (order == last)
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> TokenGroups:
+        template = None if self.template_text is None else change(self.template_text)
+        base = {name: change(mask) for name, mask in self.base.items()}
+        return TokenGroups(base, change(self.attention), template)

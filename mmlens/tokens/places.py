@@ -20,7 +20,7 @@ from torch import Tensor
 #: stretch of the silence that it put behind a sound; ``span``: it reads a stretch of its sound, and
 #: through attention others.
 ROLES = ("none", "patch", "newline", "class", "query", "padding", "span")
-#: Media with places, by the number of :attr:`Places.kind`.
+#: Kinds of media, in the order in which a prompt shows them; :attr:`Places.kind` is an index into it.
 KINDS = ("image", "video", "audio")
 
 Box = tuple[float, float, float, float]
@@ -66,15 +66,9 @@ class Places:
     @classmethod
     def nowhere(cls, number: int) -> Places:
         """Positions that lie in no medium."""
-        return cls(
-            boxes=torch.full((number, 4), torch.nan),
-            role=torch.zeros(number, dtype=torch.long),
-            kind=torch.full((number,), -1),
-            medium=torch.full((number,), -1),
-            tile=torch.full((number,), -1),
-            frames=torch.zeros((number, 2), dtype=torch.long),
-            seconds=torch.full((number, 2), torch.nan),
-        )
+        boxes = torch.full((number, 4), torch.nan)
+        places = cls.of(boxes, "none", medium=-1, tile=-1, frames=(0, 0))
+        return replace(places, kind=torch.full((number,), -1))
 
     @classmethod
     def of(
@@ -100,33 +94,32 @@ class Places:
         )
 
     @classmethod
-    def heard(cls, seconds: Float[Tensor, "pos 2"], length: float, medium: int = 0) -> Places:
+    def of_spans(cls, seconds: Float[Tensor, "pos 2"], length: float, medium: int = 0) -> Places:
         """Positions that read stretches of a sound.
 
         Args:
-            seconds: start and end of each; cut at the sound's ends here. One that begins behind the
+            seconds: start and end of each; cut at the sound's ends here. One that begins after the
                 sound's end becomes ``padding``, without a time.
             length: of the sound, in seconds.
             medium: which of the sample's sounds.
         """
         beyond = seconds[:, 0] >= length
         cut = torch.where(beyond[:, None], torch.nan, seconds.clamp(0, length)).float()
-        nowhere = torch.full((len(cut), 4), torch.nan)
-        places = cls.of(nowhere, "span", kind="audio", medium=medium)
+        boxes = torch.full((len(cut), 4), torch.nan)
+        places = cls.of(boxes, "span", kind="audio", medium=medium)
         role = torch.where(beyond, ROLES.index("padding"), places.role)
         return replace(places, role=role, seconds=cut)
 
     @classmethod
     def joined(cls, parts: Sequence[Places]) -> Places:
-        """Several tables, one behind another."""
+        """Several tables, one after another."""
         if not parts:
             return cls.nowhere(0)
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def newlines(self) -> Places:
         """A newline token behind each of the positions: at its box's right edge, without width."""
-        left, top, right, bottom = self.boxes.unbind(-1)
-        del left
+        _, top, right, bottom = self.boxes.unbind(-1)
         boxes = torch.stack([right, top, right, bottom], -1)
         role = torch.full_like(self.role, ROLES.index("newline"))
         return replace(self, boxes=boxes, role=role)

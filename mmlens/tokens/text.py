@@ -8,6 +8,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+#: Tokens of text shown on either side of the marked one.
+_AROUND = 40
+
 
 def token_text(tokenizer: Any, token: int) -> str:
     """A token as a reader sees it; a blank in front of a word as an open box."""
@@ -35,7 +38,6 @@ def prompt_tokens(
     values: Float[Tensor, " pos"],
     position: int,
     placeholders: Mapping[int, str],
-    around: int = 40,
 ) -> tuple[tuple[str, float, bool], ...]:
     """The text of a prompt with a neuron's activation on each token.
 
@@ -46,7 +48,9 @@ def prompt_tokens(
         position: the token that is marked.
         placeholders: id of a medium's placeholder -> the one word that all of them become, without a
             value.
-        around: tokens of text kept on either side of the marked one.
+
+    Returns:
+        (text, activation, whether it is marked) of the marked token and 40 on either side.
     """
     found: list[tuple[str, float, bool]] = []
     marked = 0
@@ -57,4 +61,4 @@ def prompt_tokens(
             found.append((text, float(values[i]), i == position))
         elif not found or found[-1][0] != placeholders[token]:
             found.append((placeholders[token], float("nan"), False))
-    return tuple(found[max(0, marked - around) : marked + around + 1])
+    return tuple(found[max(0, marked - _AROUND) : marked + _AROUND + 1])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mmlens.errors import SampleError
+from mmlens.tokens.places import KINDS
 
 #: The seven token sets of MINER in their fixed order (methods 3.1).
 SLOTS = ("text", "special", "special_text", "image", "video", "audio", "prompt")
 #: Groups of tokens that stand for media.
-MEDIA_GROUPS = ("image", "video", "audio")
+MEDIA_GROUPS = KINDS
 #: Split type -> its groups of written tokens, in the order of :data:`SLOTS`.
 _WRITTEN = {
     "prompt": ("prompt",),

@@ -190,7 +190,7 @@ def test_spans_are_counted_in_frames(number, frames, hop, first):
 
 
 def test_behind_the_end_is_padding():
-    places = Places.heard(spans(4, 2, 0.01), 0.03, medium=1)
+    places = Places.of_spans(spans(4, 2, 0.01), 0.03, medium=1)
     assert places.are("span").tolist() == [True, True, False, False]
     assert places.seconds[:2].tolist() == [pytest.approx([0, 0.01]), pytest.approx([0.01, 0.03])]
     assert places.seconds[2:].isnan().all()
