@@ -45,6 +45,7 @@ def main(config: Config) -> None:
     run = start.open_run(config, data.data_hashes, help_collecting)
     if run is None:
         return
+    analyses.refuse_silenced(run, intervention(config))
     if run.finished("report"):
         output.summarise(run, report.sentences(run))
         return

@@ -25,9 +25,11 @@ from mmlens.ablation.masks import Mask, domain_masks
 from mmlens.ablation.plan import domain_conditions
 from mmlens.ablation.questions import Questions
 from mmlens.entropy import Selection
+from mmlens.errors import RunFolderError
 from mmlens.hook_names import LANGUAGE
 from mmlens.neurons import NeuronSet
 from mmlens.report.sections import Figure, Section
+from mmlens.run.folder import Run
 from mmlens.selection import stability
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 
@@ -65,6 +67,29 @@ class DomainStudy(Study):
     def sets(self) -> dict[str, dict[str, NeuronSet]]:
         """Module -> domain -> its neurons."""
         return {module: one.sets for module, one in self.selections.items()}
+
+
+def refuse_silenced(run: Run, intervention: Intervention) -> None:
+    """Refuse a folder whose finished sections silenced the neurons although something else was asked.
+
+    mmlens 0.1.0 did so in the sections on modules and on hidden states, whatever ``--intervention`` said.
+
+    Raises:
+        RunFolderError: such a section is finished.
+    """
+    if intervention == Intervention():
+        return
+    modules, deviation = run.path("effects-modules.csv"), run.path("deviation.jsonl")
+    silenced = {
+        "modules": modules.exists() and "intervention" not in pd.read_csv(modules, nrows=0),
+        "deviation": not deviation.exists(),
+    }
+    for stage, wrong in silenced.items():
+        if run.finished(stage) and wrong:
+            raise RunFolderError(
+                f"Stage {stage!r} of {run.folder} was made by a version of mmlens that silenced the "
+                f"neurons there, although {intervention.name} was asked for; start anew in another folder."
+            )
 
 
 def sets_section(study: DomainStudy) -> Section:

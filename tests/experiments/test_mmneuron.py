@@ -11,8 +11,11 @@ import pytest
 
 import mmlens
 from experiments.mmneuron.__main__ import QUICK, Config, main
+from experiments.mmneuron.analyses import refuse_silenced
 from experiments.shared.config import changed, settled
+from mmlens.ablation.intervention import Intervention
 from mmlens.errors import MMLensError, RunFolderError, TooManyFailuresError
+from mmlens.run.folder import Run
 from tests.tiny import llava_next as tiny
 
 DOMAINS = ("red", "blue")
@@ -385,3 +388,24 @@ def test_two_processes_share_the_collection(place, finished, tmp_path):
     assert (
         ours[0] - whole[0]
     ).abs().max() <= 1  # other batches, so a sign within rounding may flip
+
+
+@pytest.mark.parametrize(
+    ("stage", "old", "new"),
+    [
+        ("modules", {"effects-modules.csv": "mask,drop\n"}, {"effects-modules.csv": "mask,intervention,drop\n"}),
+        ("deviation", {"deviation.csv": "mask,mean\n"}, {"deviation.jsonl": ""}),
+    ],
+)  # fmt: skip
+def test_sections_that_silenced_against_the_settings_are_not_resumed(tmp_path, stage, old, new):
+    """0.1.0 silenced the neurons there, whatever was asked."""
+    run = Run.open(tmp_path / "run", {})
+    with run.stage(stage):
+        for name, text in old.items():
+            run.path(name).write_text(text)
+    refuse_silenced(run, Intervention())
+    with pytest.raises(RunFolderError, match=f"{stage}.*silenced.*scale.*another folder"):
+        refuse_silenced(run, Intervention("scale", 0.5))
+    for name, text in new.items():
+        run.path(name).write_text(text)
+    refuse_silenced(run, Intervention("scale", 0.5))
