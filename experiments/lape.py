@@ -35,6 +35,7 @@ from mmlens.data.texts import chunked, load_texts
 from mmlens.entropy import Selection, activation_probability, select
 from mmlens.errors import MMLensError
 from mmlens.hook_names import LANGUAGE
+from mmlens.model.prepare import PLAIN_TEXT
 from mmlens.plots.frames import CONTROLS
 from mmlens.run.folder import Run
 from mmlens.selection import overlap
@@ -151,7 +152,7 @@ def counted(
         model,
         take_per_value(train, "domain", config.train_chunks or None, seed=config.seed),
         groups=(config.group,),
-        batching=Batching("none", config.token_budget, config.max_batch),
+        batching=Batching(PLAIN_TEXT, config.token_budget, config.max_batch),
         checkpoint=config.out / STATISTICS,
     )
 

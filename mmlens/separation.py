@@ -12,7 +12,7 @@ from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.model.batch import Inputs
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.prepare import NONE
+from mmlens.model.prepare import PLAIN_TEXT
 from mmlens.plots.frames import GROUP_COUNT_COLUMNS, Row, checked_rows
 from mmlens.report.prompt import WRITTEN, Prompt, visible
 from mmlens.report.prompt import Piece as PromptPiece
@@ -165,7 +165,7 @@ def separation_section(
         "Every token of a prompt is in one group, by its id alone. Text includes what the chat "
         "template writes: role names, line ends and the system prompt."
     )
-    if batching.template == NONE:
+    if batching.template == PLAIN_TEXT:
         text = "Every token of a prompt is in one group, by its id alone."
     note = (
         "Tokens per sample, and their share of all the prompts' tokens in brackets; without: samples "

@@ -48,7 +48,7 @@ class Condition:
 
 
 def ids_with(model: HookedMLLM, samples: Sequence[Sample], group: str) -> frozenset[str]:
-    """Ids of the samples whose prompts have tokens of a group, told by their media alone.
+    """Ids of the samples whose prompts have tokens of a group, judged by their media alone.
 
     Groups that are no modality (``text``, ``special``, ...) are taken to be in every prompt.
     """
@@ -88,6 +88,6 @@ def unaffected(condition: Condition, name: str) -> SampleError:
     return SampleError(
         f"Sample {name!r} has no token of group {condition.limited_to!r}, so condition "
         f"{condition.name!r} ({condition.intervention.name}) would change nothing in its prompt: leave "
-        "it out of the condition's ids (mmlens.ablation.conditions.ids_with tells which samples have "
+        "it out of the condition's ids (mmlens.ablation.conditions.ids_with says which samples have "
         "one), or pass keep_unaffected=True to ask it all the same."
     )

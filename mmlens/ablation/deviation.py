@@ -1,6 +1,6 @@
 """How far a mask moves the hidden states: per layer and token group, beside controls.
 
-MMNeuron measured this without telling how; these are the definitions recommended in the notes on
+MMNeuron measured this without saying how; these are the definitions recommended in the notes on
 methods (2.10). Every batch is run once untouched and once per mask; the difference is reduced inside
 the hook, so that of the changed run only one layer's hidden states exist at a time.
 """
@@ -34,7 +34,7 @@ from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.streaming.batching import Batching
 from mmlens.streaming.sweep import ALONE, Piece, Rows, Share, planned
 
-#: Token groups that are told apart by default (methods 2.10).
+#: Token groups that are measured by default (methods 2.10).
 GROUPS = ("image", "text", "last")
 METRICS = ("relative_l2", "cosine_distance")
 

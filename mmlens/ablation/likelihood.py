@@ -24,6 +24,7 @@ from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.model.prepare import PLAIN_TEXT
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.streaming.batching import Batching
 from mmlens.streaming.sweep import ALONE, Piece, Rows, Share, planned
@@ -92,9 +93,9 @@ def evaluate_texts(
             with media, or an intervention that cannot be done or has no token to change.
         StatisticsError: the statistics are of another model, or lack what an intervention needs.
     """
-    batching = replace(batching, template="none")
+    batching = replace(batching, template=PLAIN_TEXT)
     hooks = ConditionHooks.of(
-        model, texts, conditions, template="none", seed=seed, statistics=statistics
+        model, texts, conditions, template=PLAIN_TEXT, seed=seed, statistics=statistics
     )
     known = Rows(share.file(rows), KEY)
     pieces = _pieces(model, texts, conditions, batching)

@@ -20,7 +20,7 @@ from mmlens.model.batch import Batch
 from mmlens.tokens.groups import TokenGroups, TokenIds
 
 #: The template that adds nothing: a text as the tokenizer makes it, without media.
-NONE = "none"
+PLAIN_TEXT = "none"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Preparer:
         template = self.template(template)
         prompts = [self.prompt(sample, template) for sample in samples]
         tokenizer = self.processor.tokenizer
-        if template == NONE:
+        if template == PLAIN_TEXT:
             inputs = self.adapter.text_inputs(tokenizer, prompts, side)
         else:
             inputs = self.adapter.process(self.processor, prompts, self._media(samples), side)
@@ -65,7 +65,7 @@ class Preparer:
         lengths: list[int | str] = []
         for sample in samples:
             text = self.prompt(sample, template)
-            if template == NONE:
+            if template == PLAIN_TEXT:
                 lengths.append(len(self.processor.tokenizer(text)["input_ids"]))
                 continue
             try:
@@ -102,7 +102,7 @@ class Preparer:
                 "This model was spliced without a processor, so it cannot prepare samples; pass "
                 "mmlens.splice(hf_model, processor=...), or give it Hugging Face inputs directly."
             )
-        if template == NONE:
+        if template == PLAIN_TEXT:
             return template
         has_chat = bool(getattr(self.processor, "chat_template", None))
         if template == "auto":
@@ -122,7 +122,7 @@ class Preparer:
             SampleError: the sample has media of a kind the model does not take, lacks a picture where
                 the model needs one, or has media where there is no template to put them into.
         """
-        if template == NONE:
+        if template == PLAIN_TEXT:
             if sample.images or sample.videos or sample.audios:
                 raise SampleError(
                     f"Sample {sample.id!r} has media, which template='none' has no place for: it runs "

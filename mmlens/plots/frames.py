@@ -57,7 +57,7 @@ METRIC_COLUMNS = (
 )
 CONTRIBUTION_COLUMNS = (
     *("setting", "measure", "group", "layer", "value", "low", "high"),
-    *("delta", "delta_low", "delta_high", "n_samples"),
+    *("delta", "delta_low", "delta_high", "n_samples", "n_paired"),
 )
 SCATTER_COLUMNS = ("setting", "layer", "method", "group", "id", "position", "x", "y")
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmlens.errors import SampleError
+from mmlens.plots.frames import CONTRIBUTION_COLUMNS
 from mmlens.states.last_token import LastToken, attention_mass, value_norms
 from mmlens.statistics.bootstrap import drawn_counts, interval
 
@@ -25,10 +26,6 @@ from mmlens.statistics.bootstrap import drawn_counts, interval
 MEASURES = {"attention": attention_mass, "value_norm": value_norms}
 #: The last token itself is a group of its own: what it takes from itself is from no modality.
 LAST = "last"
-COLUMNS = (
-    *("setting", "measure", "group", "layer", "value", "low", "high"),
-    *("delta", "delta_low", "delta_high", "n_samples", "n_paired"),
-)
 
 
 def group_shares(
@@ -102,7 +99,7 @@ def contribution_table(
         draws, seed: of the bootstrap.
 
     Returns:
-        Columns :data:`COLUMNS`; ``n_paired`` samples are behind the delta.
+        Columns :data:`mmlens.plots.frames.CONTRIBUTION_COLUMNS`; ``n_paired`` samples are behind the delta.
     """
     tables: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
@@ -124,7 +121,7 @@ def contribution_table(
             for i, layer in enumerate(first["attention_layers"]):
                 cells = [float(column[i]) for column in (*columns, *delta)]
                 found.append((name, measure, group, layer, *cells, len(values), len(paired)))
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    return pd.DataFrame(found, columns=list(CONTRIBUTION_COLUMNS))
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ def cosine_distances(states: Float[Tensor, "token d_model"]) -> Float[Tensor, "t
     """1 - cos between all pairs of token states, in [0, 2]; 0 on the diagonal; at least float32.
 
     Cosine and not Euclidean, because states of one layer differ in length by orders of magnitude
-    (the first token above all), and a Euclidean distance would tell little else. A state of zeros
+    (the first token above all), and a Euclidean distance would show little else. A state of zeros
     is at distance 1 of all others.
     """
     precise = states.to(torch.promote_types(states.dtype, torch.float32))
@@ -129,7 +129,7 @@ def probe_accuracy(
     ridge: float = RIDGE,
     seed: int = 0,
 ) -> Float[Tensor, " labelling"]:
-    """How well a linear probe tells a token's group, on samples it was not fitted on.
+    """How well a linear probe recognises a token's group, on samples it was not fitted on.
 
     Features are standardised on the training tokens; one-hot labels are regressed on them with
     penalty ``ridge`` x d_model (a ridge classifier: closed form, so that every labelling is one more
@@ -164,8 +164,10 @@ def probe_accuracy(
     right = torch.zeros_like(groups)
     for one in range(min(folds, len(names))):
         test = fold == one
-        told = _probe_outputs(precise[~test], groups[:, ~test], precise[test], ridge).argmax(-1)
-        hit = torch.nn.functional.one_hot(told, groups.shape[-1]) * groups[:, test]
+        predicted = _probe_outputs(precise[~test], groups[:, ~test], precise[test], ridge).argmax(
+            -1
+        )
+        hit = torch.nn.functional.one_hot(predicted, groups.shape[-1]) * groups[:, test]
         right[:, test] = hit.to(right.dtype)
     present = sizes > 0
     recall = right.sum(1) / sizes.clamp(min=1)

@@ -81,14 +81,16 @@ def test_probe_equals_scikit_learn(d):
     )
     which = np.array([fold[int(s)] for s in samples])
     for one, value in zip(every.numpy(), found, strict=True):
-        told = np.zeros(40, dtype=int)
+        predicted = np.zeros(40, dtype=int)
         for f in range(3):
             train, test = which != f, which == f
             scaler = StandardScaler().fit(states.numpy()[train])
             targets = np.eye(3)[one[train]]
             model = Ridge(alpha=0.2 * d).fit(scaler.transform(states.numpy()[train]), targets)
-            told[test] = model.predict(scaler.transform(states.numpy()[test])).argmax(1)
-        assert float(value) == pytest.approx(sklearn_metrics.balanced_accuracy_score(one, told))
+            predicted[test] = model.predict(scaler.transform(states.numpy()[test])).argmax(1)
+        assert float(value) == pytest.approx(
+            sklearn_metrics.balanced_accuracy_score(one, predicted)
+        )
 
 
 def test_the_probe_never_trains_on_the_sample_it_is_asked_about():
