@@ -45,19 +45,10 @@ __all__ = [
 #: Every benchmark by its name: MMNeuron's in the order of its domains (ad, med, rs, com, doc), then
 #: MINER's with pictures, text alone, video and sound.
 DATASETS: Mapping[str, Benchmark] = {
-    one.name: one
-    for one in (
-        lingoqa.BENCHMARK,
-        pmcvqa.BENCHMARK,
-        rsvqa.BENCHMARK,
-        vqav2.BENCHMARK,
-        docvqa.BENCHMARK,
-        textvqa.BENCHMARK,
-        coco.BENCHMARK,
-        mmlu.BENCHMARK,
-        msvd_qa.BENCHMARK,
-        librispeech.BENCHMARK,
-        vocalsound.BENCHMARK,
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (
+        *(lingoqa, pmcvqa, rsvqa, vqav2, docvqa),
+        *(textvqa, coco, mmlu, msvd_qa, librispeech, vocalsound),
     )
 }
 
@@ -104,19 +95,12 @@ def read(
     Raises:
         SampleError: no such benchmark, split, prompt or option; a file, column or value is missing.
     """
-    _check_name(name)
-    benchmark, form = DATASETS[name], checked_prompt(prompt)
-    split, rows = _rows(benchmark, source, split, options, scored)
+    form = checked_prompt(prompt)
+    benchmark, split, rows = _opened(name, source, split, options, scored)
     if one_per_picture is None:
         one_per_picture = subset == "paper" and benchmark.one_per_picture
     numbers = chosen(
-        rows,
-        subset=subset,
-        limit=limit,
-        seed=seed,
-        one_per_picture=one_per_picture,
-        paper_order=benchmark.paper_order,
-        paper_limit=benchmark.paper_limit,
+        rows, benchmark, subset=subset, limit=limit, seed=seed, one_per_picture=one_per_picture
     )
     # Made in the order of the file, where shards are read fastest, and questions share media.
     shared: dict[str, tuple[tuple[Any, ...], ...]] = {}
@@ -186,37 +170,25 @@ def size(name: str, source: str | PathLike[str] | Any, split: str) -> tuple[int,
     Raises:
         SampleError: as :func:`read`.
     """
-    _check_name(name)
-    split, rows = _rows(DATASETS[name], source, split, {}, False)
-    return len(rows), DATASETS[name].sizes.get(split)
+    benchmark, split, rows = _opened(name, source, split, {}, scored=False)
+    return len(rows), benchmark.sizes.get(split)
 
 
-def _rows(
-    benchmark: Benchmark,
-    source: Any,
-    split: str,
-    options: Mapping[str, str | Callable[..., Any]],
-    scored: bool,
-) -> tuple[str, Rows]:
-    """The split's own name, and its questions."""
+def _opened(
+    name: str, source: Any, split: str, options: Mapping[str, Any], scored: bool
+) -> tuple[Benchmark, str, Rows]:
+    """A benchmark, the split's own name, and its questions."""
+    if name not in DATASETS:
+        raise SampleError(f"There is no benchmark {name!r}; there are {', '.join(DATASETS)}.")
+    benchmark = DATASETS[name]
     split = "val" if split == "validation" else split
     _check(benchmark, split, options, scored)
     if isinstance(source, PathLike):
         source = str(source)
-    return split, benchmark.rows(source, split, **options)
+    return benchmark, split, benchmark.rows(source, split, **options)
 
 
-def _check_name(name: str) -> None:
-    if name not in DATASETS:
-        raise SampleError(f"There is no benchmark {name!r}; there are {', '.join(DATASETS)}.")
-
-
-def _check(
-    benchmark: Benchmark,
-    split: str,
-    options: Mapping[str, str | Callable[..., Any]],
-    scored: bool,
-) -> None:
+def _check(benchmark: Benchmark, split: str, options: Mapping[str, Any], scored: bool) -> None:
     if split not in benchmark.splits:
         raise SampleError(
             f"{benchmark.title} has no split {split!r}; it has {', '.join(benchmark.splits)}."

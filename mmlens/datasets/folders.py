@@ -68,15 +68,14 @@ def json_list(file: Path, key: str | None) -> list[dict[str, Any]]:
         content = json.loads(file.read_bytes())
     except ValueError as error:
         raise SampleError(f"{file} is not JSON: {error}.") from error
+    fields = content if isinstance(content, dict) else None
+    records = content if key is None else (fields or {}).get(key)
+    if isinstance(records, list) and all(isinstance(one, dict) for one in records):
+        return records
     if key is None:
-        if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
-            raise SampleError(f"{file} is not a list of records, but {type(content).__name__}.")
-        return content
-    records = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
-        there = ", ".join(map(repr, content)) if isinstance(content, dict) else "no object"
-        raise SampleError(f"{file} has no list of records {key!r}; it has {there or 'nothing'}.")
-    return records
+        raise SampleError(f"{file} is not a list of records, but {type(content).__name__}.")
+    there = "no object" if fields is None else ", ".join(map(repr, fields))
+    raise SampleError(f"{file} has no list of records {key!r}; it has {there or 'nothing'}.")
 
 
 def read_csv(file: Path, **options: Any) -> pd.DataFrame:
@@ -123,11 +122,9 @@ def unique_ids(ids: Iterable[Any], where: Any) -> list[str]:
         SampleError: one occurs twice.
     """
     found = [str(one) for one in ids]
-    seen: set[str] = set()
-    for one in found:
-        if one in seen:
-            raise SampleError(
-                f"{where} has the question id {one} more than once; ids must be unique."
-            )
-        seen.add(one)
+    repeated = pd.Index(found, dtype=object).duplicated()
+    if repeated.any():
+        raise SampleError(
+            f"{where} has the question id {found[repeated.argmax()]} more than once; ids must be unique."
+        )
     return found

@@ -41,7 +41,7 @@ def rows(source: Any, split: str, *, frames: str = "joined", references: str = "
         frames: ``joined``: the frames side by side as one picture, as MMNeuron's code joins them;
             ``separate``: a picture each.
         references: ``together``: a question once, with all its reference answers; ``apart``: once
-            for each, as MMNeuron's code asks (see :func:`mmlens.metrics.any_row_right`).
+            for each, as MMNeuron's code asks (see :func:`mmlens.metrics.lingo_judge.any_row_right`).
 
     Raises:
         SampleError: a file or column is missing.

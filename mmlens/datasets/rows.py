@@ -145,38 +145,34 @@ def python_order(seed: int) -> Callable[[int], list[int]]:
 
 def pandas_order(seed: int) -> Callable[[int], list[int]]:
     """The order that a shuffled table of pandas has."""
-    return lambda n: [
-        int(i) for i in pd.Series(np.arange(n)).sample(frac=1, random_state=seed).to_numpy()
-    ]
+    return lambda n: pd.Series(range(n)).sample(frac=1, random_state=seed).tolist()
 
 
 def datasets_order(seed: int) -> Callable[[int], list[int]]:
     """The order that a shuffled Hugging Face data set has."""
-    return lambda n: [int(i) for i in np.random.default_rng(seed).permutation(n)]
+    return lambda n: np.random.default_rng(seed).permutation(n).tolist()
 
 
 def chosen(
     rows: Rows,
+    benchmark: Benchmark,
     *,
     subset: str,
     limit: int | None,
     seed: int,
     one_per_picture: bool,
-    paper_order: Callable[[int], list[int]],
-    paper_limit: int | None = PAPER_LIMIT,
 ) -> list[int]:
     """Numbers of the chosen questions.
 
     Args:
         rows: a split.
+        benchmark: whose order and limit the subset ``paper`` takes.
         subset: ``seed``: ``limit`` questions drawn over their sorted ids, so that the order of the
             file does not matter and a smaller draw is part of a larger one; handed back in the
             file's order. ``paper``: the first ``limit`` of the paper code's order, in that order.
-        limit: questions at most; None is all, or ``paper_limit``.
+        limit: questions at most; None is all, or those that the paper's code asks.
         seed: of the draw.
         one_per_picture: keep the first question of each picture only.
-        paper_order: the paper code's order of n questions.
-        paper_limit: questions at most where ``subset`` is ``paper`` and no limit is given.
 
     Raises:
         SampleError: the limit is not positive, or there is no such subset.
@@ -184,15 +180,15 @@ def chosen(
     if limit is not None and limit < 1:
         raise SampleError(f"The limit {limit} was given; give a positive number, or None for all.")
     if subset == "paper":
-        order = paper_order(len(rows))
-        limit = limit or paper_limit
+        order = benchmark.paper_order(len(rows))
+        limit = limit or benchmark.paper_limit
     elif subset == "seed":
         by_id = sorted(range(len(rows)), key=lambda i: rows.ids[i])
-        order = [by_id[int(i)] for i in np.random.default_rng(seed).permutation(len(rows))]
+        order = np.random.default_rng(seed).permutation(by_id).tolist()
     else:
         raise SampleError(f"There is no subset {subset!r}; there are seed and paper.")
     if one_per_picture:
-        seen: set[str] = set()
-        order = [i for i in order if not (rows.media[i] in seen or seen.add(rows.media[i]))]
+        first = {rows.media[i]: i for i in reversed(order)}
+        order = [i for i in order if first[rows.media[i]] == i]
     order = order[:limit]
     return order if subset == "paper" else sorted(order)

@@ -22,7 +22,7 @@ def bleu(prediction: str, answers: Sequence[str]) -> float:
     """Sentence BLEU-4 against all references at once, a share in [0, 1] (tables print it x 100).
 
     BLEU of Papineni et al. 2002 by the package sacrebleu, on the words of
-    :func:`mmlens.metrics.caption_words`: geometric mean of the clipped precisions of 1 to 4 words,
+    :func:`mmlens.metrics.words.caption_words`: geometric mean of the clipped precisions of 1 to 4 words,
     times the brevity penalty against the nearest reference length. A precision of 0 is smoothed by
     sacrebleu's exponential decay (Chen and Cherry 2014, method 3), and lengths that a short
     prediction does not have are left out. The mean over a data set is not its BLEU: see
@@ -116,6 +116,5 @@ def _against_one(said: Sequence[str], reference: Sequence[str]) -> float:
 
 
 def _metric(**options: Any) -> Any:
-    library("sacrebleu", "BLEU")
     # The words are split already; force keeps sacrebleu from warning of that.
-    return library("sacrebleu.metrics", "BLEU").BLEU(tokenize="none", force=True, **options)
+    return library("sacrebleu", "BLEU").metrics.BLEU(tokenize="none", force=True, **options)

@@ -63,7 +63,7 @@ class Cider:
                                   / (|g_said| |g_ref|)
 
         Equation 4 of Vedantam et al. 2015 (arXiv 1411.5726) with plain counts, as the official code
-        has it, on the words of :func:`mmlens.metrics.caption_words`. A caption like all its
+        has it, on the words of :func:`mmlens.metrics.words.caption_words`. A caption like all its
         references scores 10 if it has four words or more and, at each n, one n-gram that is not in
         every picture's references. Papers print the mean x 100: a mean of 1.2 here is "CIDEr 120".
 

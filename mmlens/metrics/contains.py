@@ -68,7 +68,7 @@ def first_letter(prediction: str, answers: Sequence[str], choices: Sequence[str]
     """1 if the prediction's first character is the right option's letter, else 0 (MMLU).
 
     This is what MINER's code computes (methods 3.6): ``(B)``, `` B`` and ``The answer is B`` score 0,
-    "A dog" scores 1 where A is right. :func:`mmlens.metrics.option_letter` reads all these.
+    "A dog" scores 1 where A is right. :func:`mmlens.metrics.options.option_letter` reads all these.
 
     Args:
         prediction: what the model said.

@@ -115,7 +115,5 @@ def any_row_right(scores: Sequence[float], questions: Sequence[Hashable]) -> flo
             f"{len(scores)} scores with {len(questions)} questions were given; give one question for "
             "each score, and at least one."
         )
-    right: dict[Hashable, bool] = {}
-    for score, question in zip(scores, questions, strict=True):
-        right[question] = right.get(question, False) or score > 0.5
-    return sum(right.values()) / len(right)
+    right = {q for score, q in zip(scores, questions, strict=True) if score > 0.5}
+    return len(right) / len(set(questions))

@@ -103,7 +103,8 @@ def metric(name: str) -> Metric:
         call = f"scorer({name!r})" if name in SAMPLE_METRICS else f"scorer({name!r}, samples)"
         raise SampleError(f"The metric {name!r} needs more than the accepted answers; use {call}.")
     if name not in METRICS:
-        raise SampleError(f"There is no metric {name!r}; there are {', '.join(_names())}.")
+        known = ", ".join([*METRICS, *SAMPLE_METRICS, *CORPUS_METRICS])
+        raise SampleError(f"There is no metric {name!r}; there are {known}.")
     return METRICS[name]
 
 
@@ -197,7 +198,3 @@ def metric_name(name: str | Mapping[str, str], sample: Sample) -> str:
             f"there are metrics for {', '.join(name)}."
         )
     return name[sample.domain]
-
-
-def _names() -> list[str]:
-    return [*METRICS, *SAMPLE_METRICS, *CORPUS_METRICS]

@@ -5,7 +5,7 @@ import pytest
 
 from mmlens import datasets
 from mmlens.errors import SampleError
-from mmlens.metrics import scorer
+from mmlens.metrics.scoring import scorer
 from tests.helpers import benchmarks_on_disk as disk
 
 

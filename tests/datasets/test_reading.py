@@ -11,7 +11,7 @@ from mmlens.ablation.conditions import Condition
 from mmlens.ablation.evaluate import evaluate
 from mmlens.data.media.pictures import SideBySide, open_picture, picture_size
 from mmlens.errors import MediaError, SampleError
-from mmlens.metrics import scorer
+from mmlens.metrics.scoring import scorer
 from tests.helpers import benchmarks_on_disk as disk
 from tests.helpers import miner_benchmarks_on_disk as miner_disk
 from tests.helpers.benchmarks_read import FIXTURES, KINDS

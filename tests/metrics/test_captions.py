@@ -13,17 +13,10 @@ from mmlens.ablation.conditions import Condition
 from mmlens.ablation.evaluate import evaluate
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.metrics import (
-    bleu,
-    bleu_method1,
-    caption_words,
-    check_scorable,
-    cider,
-    corpus_bleu,
-    metric,
-    scorer,
-    tfidf_cosine,
-)
+from mmlens.metrics.caption_bleu import bleu, bleu_method1, corpus_bleu
+from mmlens.metrics.caption_cider import cider, tfidf_cosine
+from mmlens.metrics.scoring import check_scorable, metric, scorer
+from mmlens.metrics.words import caption_words
 
 # A caption and its references.
 CAPTIONS = {

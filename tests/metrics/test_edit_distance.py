@@ -7,11 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlens.errors import SampleError
-from mmlens.metrics import (
-    anls,
-    levenshtein_similarity,
-)
-from mmlens.metrics.edit_distance import edit_distance
+from mmlens.metrics.edit_distance import anls, edit_distance, levenshtein_similarity
 
 
 def distance(one, other):

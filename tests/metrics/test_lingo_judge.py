@@ -14,9 +14,15 @@ from transformers import (
 
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.metrics import LingoJudge, any_row_right, load_lingo_judge, scorer
 from mmlens.metrics import lingo_judge as module
-from mmlens.metrics.lingo_judge import MAX_TOKENS, judge_logits
+from mmlens.metrics.lingo_judge import (
+    MAX_TOKENS,
+    LingoJudge,
+    any_row_right,
+    judge_logits,
+    load_lingo_judge,
+)
+from mmlens.metrics.scoring import scorer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Question:", "Answer:", "Student:", *"abcdefgh"]
 

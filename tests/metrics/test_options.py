@@ -5,10 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlens.errors import SampleError
-from mmlens.metrics import (
-    chosen_option,
-    option_letter,
-)
+from mmlens.metrics.options import chosen_option, option_letter
 
 CHOICES = ["Diffuse pattern", "Focal pattern", "B cells", "Vitamin (A)"]
 

@@ -4,12 +4,8 @@ import pytest
 
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.metrics import (
-    check_scorable,
-    exact_match,
-    metric,
-    scorer,
-)
+from mmlens.metrics.scoring import check_scorable, metric, scorer
+from mmlens.metrics.text import exact_match
 
 
 def test_metrics_by_name():

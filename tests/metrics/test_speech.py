@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
-from mmlens.metrics import (
-    check_scorable,
-    contains_answer,
-    contains_class,
-    first_letter,
-    metric,
-    scorer,
-    spoken,
-    word_accuracy,
-    word_error_rate,
-    wrr,
-)
+from mmlens.metrics.contains import contains_answer, contains_class, first_letter
+from mmlens.metrics.scoring import check_scorable, metric, scorer
+from mmlens.metrics.speech import spoken, word_accuracy, word_error_rate, wrr
 
 WORDS = st.lists(st.sampled_from(["oak", "ash", "elm", "fir"]), max_size=8)
 SOME = st.lists(st.sampled_from(["oak", "ash", "elm", "fir"]), min_size=1, max_size=8)

@@ -6,11 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmlens.metrics import (
-    exact_match,
-    normalised,
-    same_lowered,
-)
+from mmlens.metrics.text import exact_match, normalised, same_lowered
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlens.errors import SampleError
-from mmlens.metrics import (
-    confident_member,
-    vqa_accuracy,
-    vqa_answer,
-)
+from mmlens.metrics.vqa import confident_member, vqa_accuracy, vqa_answer
 
 # Each text with what the published script (GT-Vision-Lab/VQA, vqaEval.py) made of it.
 PUBLISHED = [
