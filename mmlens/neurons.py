@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -49,9 +51,10 @@ class NeuronSet:
         shape: tuple[int, int],
         model_hash: str | None = None,
     ) -> None:
-        array = np.asarray(
-            pairs.cpu() if isinstance(pairs, Tensor) else _materialise(pairs), dtype=np.int64
-        ).reshape(-1, 2)
+        given: Any = pairs.cpu() if isinstance(pairs, Tensor) else pairs
+        if not isinstance(given, Tensor | np.ndarray):
+            given = [(layer, index) for layer, index in given]
+        array = np.asarray(given, dtype=np.int64).reshape(-1, 2)
         layers, width = (int(n) for n in shape)
         outside = (array < 0).any(axis=1) | (array >= (layers, width)).any(axis=1)
         if outside.any():
@@ -106,19 +109,16 @@ class NeuronSet:
         return len(self._codes)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return (
-            (int(a), int(b)) for a, b in zip(*np.divmod(self._codes, self._shape[1]), strict=True)
-        )
+        return ((layer, index) for layer, index in self.pairs().tolist())
 
     def __contains__(self, pair: object) -> bool:
         if not (isinstance(pair, Iterable) and len(both := tuple(pair)) == 2):
             return False
+        if not all(isinstance(one, int | np.integer) for one in both):
+            return False
         layer, index = both
-        if not (isinstance(layer, int | np.integer) and isinstance(index, int | np.integer)):
-            return False
-        if not (0 <= layer < self._shape[0] and 0 <= index < self._shape[1]):
-            return False
-        return bool(np.isin(layer * self._shape[1] + index, self._codes))
+        inside = 0 <= layer < self._shape[0] and 0 <= index < self._shape[1]
+        return inside and bool(np.isin(layer * self._shape[1] + index, self._codes))
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
         return self._combined(other, np.union1d)
@@ -302,10 +302,6 @@ def _index_lists(path: str | PathLike[str]) -> Any:
         ) from error
 
 
-def _materialise(pairs: Any) -> Any:
-    return pairs if isinstance(pairs, np.ndarray) else [(a, b) for a, b in pairs]
-
-
 def union(sets: Sequence[NeuronSet]) -> NeuronSet:
     """All neurons of several sets of one module.
 
@@ -314,7 +310,4 @@ def union(sets: Sequence[NeuronSet]) -> NeuronSet:
     """
     if not sets:
         raise StatisticsError("A union is of at least one set of neurons.")
-    found = sets[0]
-    for one in sets[1:]:
-        found = found | one
-    return found
+    return reduce(or_, sets)

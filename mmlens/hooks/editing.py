@@ -122,6 +122,13 @@ def as_sets(neurons: Neurons) -> list[NeuronSet]:
     return [neurons] if isinstance(neurons, NeuronSet) else list(neurons)
 
 
+def per_layer(neurons: Neurons) -> Iterator[tuple[str, int, Int[Tensor, " n"]]]:
+    """(module, layer, indices) of every layer that has a neuron."""
+    for one in as_sets(neurons):
+        for layer, indices in one.per_layer().items():
+            yield one.module, layer, indices
+
+
 def parts(
     neurons: Neurons, values: float | Tensor, what: str
 ) -> Iterator[tuple[str, int, Int[Tensor, " n"], Float[Tensor, ...]]]:
@@ -146,8 +153,7 @@ def parts(
     if not values.isfinite().all():
         raise StatisticsError(f"{what} must be finite numbers; at least one is not.")
     start = 0
-    for one in sets:
-        for layer, indices in one.per_layer().items():
-            here = values[start : start + len(indices)] if values.dim() else values
-            yield one.module, layer, indices, here
-            start += len(indices)
+    for module, layer, indices in per_layer(sets):
+        here = values[start : start + len(indices)] if values.dim() else values
+        yield module, layer, indices, here
+        start += len(indices)

@@ -19,9 +19,9 @@ from mmlens.hooks.editing import (
     PerDevice,
     Site,
     Where,
-    as_sets,
     fitted,
     is_step,
+    per_layer,
     write,
 )
 
@@ -59,28 +59,29 @@ def resample(
             rows that do not exist; or, when run, the shapes do not fit.
     """
     where = Where(positions, new_tokens)
-    order = isinstance(donor, Tensor)
-    if order and len(donor) and (donor.min() < 0 or donor.max() >= len(donor)):
-        raise HookError(
-            f"An order of {len(donor)} rows names rows 0 to {len(donor) - 1}; {donor.tolist()} was given."
-        )
-    if not order and new_tokens:
+    if isinstance(donor, Tensor):
+        if len(donor) and (donor.min() < 0 or donor.max() >= len(donor)):
+            raise HookError(
+                f"An order of {len(donor)} rows names rows 0 to {len(donor) - 1}; "
+                f"{donor.tolist()} was given."
+            )
+    elif new_tokens:
         raise HookError(
             "A cache of another run has no new tokens: resample them with new_tokens=False."
         )
     hooks: list[Hook] = []
-    for one in as_sets(neurons):
-        for layer, indices in one.per_layer().items():
-            name = mlp_hook(one.module, layer, "pre" if site == "act" else "post")
-            if isinstance(donor, Tensor):
-                hooks.append((name, _of_rows(indices, donor, where)))
-                continue
-            if name not in donor.keys():  # noqa: SIM118  (an ActivationCache takes short names for `in`)
-                raise HookError(
-                    f"The donor's cache lacks {name!r}: cache the hook_{name.rpartition('_')[2]} of every layer "
-                    "that has a neuron."
-                )
-            hooks.append((name, _of_cache(indices, donor[name][..., indices], where)))
+    point = "pre" if site == "act" else "post"
+    for module, layer, indices in per_layer(neurons):
+        name = mlp_hook(module, layer, point)
+        if isinstance(donor, Tensor):
+            hooks.append((name, _of_rows(indices, donor, where)))
+            continue
+        if name not in donor.keys():  # noqa: SIM118  (an ActivationCache takes short names for `in`)
+            raise HookError(
+                f"The donor's cache lacks {name!r}: cache the hook_{point} of every layer that has a "
+                "neuron."
+            )
+        hooks.append((name, _of_cache(indices, donor[name][..., indices], where)))
     return hooks
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmlens.errors import StatisticsError
 from mmlens.hook_names import mlp_hook
 from mmlens.hooks.editing import Hook, Neurons, PerDevice, Where, as_sets, edit, parts
-from mmlens.neurons import NeuronSet
+from mmlens.neurons import NeuronSet, union
 
 
 def zero(
@@ -66,10 +66,10 @@ def keep_only(
     new_tokens: bool = False,
 ) -> list[Hook]:
     """Silence every neuron of the sets' modules, in all their layers, but these (MINER's complementary mask)."""
-    kept: dict[str, NeuronSet] = {}
+    kept: dict[str, list[NeuronSet]] = {}
     for one in as_sets(neurons):
-        kept[one.module] = kept[one.module] | one if one.module in kept else one
-    others = [~one for one in kept.values()]
+        kept.setdefault(one.module, []).append(one)
+    others = [~union(sets) for sets in kept.values()]
     return zero(others, positions=positions, new_tokens=new_tokens)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from mmlens.hooks.editing import (
     as_sets,
     edit,
     parts,
+    per_layer,
     write,
 )
 from mmlens.statistics.neuron_statistics import NeuronStatistics
@@ -159,11 +160,7 @@ def layer_minimum(
     where, among = Where(positions, new_tokens), Where(real, new_tokens=True)
     return [
         _minimising(module, layer, indices, activation(module, layer), where, among)
-        for module, layer, indices in (
-            (one.module, layer, indices)
-            for one in as_sets(neurons)
-            for layer, indices in one.per_layer().items()
-        )
+        for module, layer, indices in per_layer(neurons)
     ]
 
 
@@ -245,6 +242,5 @@ def _measured(
     neurons: Neurons, values: Callable[[str], Float[Tensor, "layer neuron"]]
 ) -> Float[Tensor, " n"]:
     """The values of the neurons, set after set, of each module's [layer, neuron]."""
-    sets: Iterable[Any] = as_sets(neurons)
-    chosen = [values(one.module)[tuple(one.pairs().T)] for one in sets]
+    chosen = [values(one.module)[tuple(one.pairs().T)] for one in as_sets(neurons)]
     return torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.float64)

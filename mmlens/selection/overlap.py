@@ -7,6 +7,7 @@ For MMNeuron's domain sets (MM-3 in the notes on methods: counts, how many label
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import pandas as pd
 import torch
@@ -14,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmlens.errors import StatisticsError
-from mmlens.neurons import NeuronSet
+from mmlens.neurons import NeuronSet, union
 from mmlens.plots.frames import COMBINATION_COLUMNS
 
 
@@ -33,8 +34,7 @@ def chance_jaccard(a: NeuronSet, b: NeuronSet) -> float:
     With N neurons in the module E|A & B| = |A| |B| / N, and what is given is E|A & B| over
     |A| + |B| - E|A & B|: the ratio of the means, which the mean ratio is close to for large sets.
     """
-    layers, width = a.shape
-    both = len(a) * len(b) / (layers * width)
+    both = len(a) * len(b) / prod(a.shape)
     return _ratio(both, len(a) + len(b) - both)
 
 
@@ -49,20 +49,20 @@ def counts_table(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
     labels = _labels(sets)
     alone = labels.sum(-1) == 1
     size = labels.shape[0] * labels.shape[1]
-    rows = []
-    for i, (name, one) in enumerate(sets.items()):
-        exclusive = int((labels[..., i] & alone).sum())
-        rows.append(
+    exclusive = (labels & alone[..., None]).flatten(0, 1).sum(0).tolist()
+    return pd.DataFrame(
+        [
             {
                 "module": one.module,
                 "domain": name,
                 "n_neurons": len(one),
-                "exclusive": exclusive,
-                "shared": len(one) - exclusive,
+                "exclusive": n_alone,
+                "shared": len(one) - n_alone,
                 "share": len(one) / size,
             }
-        )
-    return pd.DataFrame(rows)
+            for (name, one), n_alone in zip(sets.items(), exclusive, strict=True)
+        ]
+    )
 
 
 def multiplicity_table(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
@@ -138,23 +138,22 @@ def cross_table(
     """
     _labels(domains)
     _labels(modalities)
-    rows = []
-    for domain, one in domains.items():
-        for modality, other in modalities.items():
-            layers, width = one.shape
-            rows.append(
-                {
-                    "module": one.module,
-                    "domain": domain,
-                    "modality": modality,
-                    "n_domain": len(one),
-                    "n_modality": len(other),
-                    "both": len(one & other),
-                    "expected": len(one) * len(other) / (layers * width),
-                    "jaccard": jaccard(one, other),
-                }
-            )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [
+            {
+                "module": one.module,
+                "domain": domain,
+                "modality": modality,
+                "n_domain": len(one),
+                "n_modality": len(other),
+                "both": len(one & other),
+                "expected": len(one) * len(other) / prod(one.shape),
+                "jaccard": jaccard(one, other),
+            }
+            for domain, one in domains.items()
+            for modality, other in modalities.items()
+        ]
+    )
 
 
 def combinations_table(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
@@ -189,9 +188,7 @@ def _labels(sets: Mapping[str, NeuronSet]) -> Bool[Tensor, "layer neuron set"]:
     """Which sets each neuron is in; checks that the sets belong together."""
     if not sets:
         raise StatisticsError("No neuron sets were given; at least one is needed.")
-    first, *rest = sets.values()
-    for other in rest:
-        first = first | other
+    union(list(sets.values()))
     return torch.stack([one.mask() for one in sets.values()], dim=-1)
 
 

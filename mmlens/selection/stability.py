@@ -13,7 +13,7 @@ from itertools import accumulate
 import pandas as pd
 
 from mmlens.data.halves import sum_of
-from mmlens.entropy import Selection, select
+from mmlens.entropy import select
 from mmlens.neurons import ALL, NeuronSet
 from mmlens.selection.overlap import chance_jaccard, jaccard
 from mmlens.statistics.neuron_statistics import NeuronStatistics
@@ -53,7 +53,7 @@ def stability(
 
     def selected(statistics: NeuronStatistics) -> tuple[dict[str, NeuronSet], dict[str, float]]:
         counts, tokens = statistics.counts(module, group, domains)
-        found: Selection = select(
+        found = select(
             counts,
             tokens,
             domains,
@@ -63,11 +63,11 @@ def stability(
             model_hash=statistics.model_hash,
             among=among,
         )
-        amounts = dict(zip(domains, map(float, tokens), strict=True))
+        amounts = dict(zip(domains, tokens.double().tolist(), strict=True))
         return {**found.sets, ALL: found.union}, {**amounts, ALL: float(tokens.double().mean())}
 
     reference, _ = selected(sum_of(halves))
-    budgets = [[selected(one) for one in accumulate(half, lambda a, b: a + b)] for half in halves]
+    budgets = [[selected(one) for one in accumulate(half)] for half in halves]
     rows = []
     for part, both in enumerate(zip(*budgets, strict=True)):
         pairs = [("full", half, sets, reference, n) for half, (sets, n) in enumerate(both)]

@@ -69,41 +69,37 @@ def select_neurons(
     """
     count = _checked(importance, modalities, ratio, strategy)
     kinds, layers, width = importance.shape
-    shape = (layers, width)
-    values = importance.detach().cpu()
-
-    def sets(entries: Int[Tensor, "n 3"]) -> dict[str, NeuronSet]:
-        return {
-            name: NeuronSet(entries[entries[:, 0] == m, 1:], module, shape, model_hash)
-            for m, name in enumerate(modalities)
-        }
-
     if strategy == "random":
         rng = np.random.default_rng(seed)
         drawn = rng.choice(layers * width, size=count, replace=replacement)
         pairs = np.stack(np.divmod(drawn, width), axis=1)
-        return {RANDOM: NeuronSet(pairs, module, shape, model_hash)}
+        return {RANDOM: NeuronSet(pairs, module, (layers, width), model_hash)}
+    share = count // _shares(kinds, layers, strategy)
+    entries = _entries(importance.detach().cpu(), share, strategy)
+    return {
+        name: NeuronSet(entries[entries[:, 0] == m, 1:], module, (layers, width), model_hash)
+        for m, name in enumerate(modalities)
+    }
+
+
+def _entries(
+    values: Float[Tensor, "modality layer neuron"], share: int, strategy: str
+) -> Int[Tensor, "n 3"]:
+    """(modality, layer, neuron) of the top ``share`` of each table that the strategy ranks alone."""
+    kinds, layers, width = values.shape
+    modality, layer = torch.arange(kinds)[:, None], torch.arange(layers)[:, None]
     if strategy == "adaptive":
-        chosen = top_places(values.sum(0).flatten(), count)
-        label = values.flatten(1)[:, chosen].argmax(0)
-        return sets(torch.stack([label, chosen // width, chosen % width], 1))
-    if strategy == "LA_MU":
-        chosen = torch.cat([top_places(one, count // kinds) for one in values.flatten(1)])
-        label = torch.arange(kinds).repeat_interleave(count // kinds)
-        return sets(torch.stack([label, chosen // width, chosen % width], 1))
-    # Per layer, the table of (modality, neuron) entries, whole or one modality at a time.
-    found = []
-    for layer in range(layers):
-        table = values[:, layer]
-        if strategy == "LU_MA":
-            flat = top_places(table.flatten(), count // layers)
-            m, index = flat // width, flat % width
-        else:
-            each = count // (kinds * layers)
-            index = torch.cat([top_places(one, each) for one in table])
-            m = torch.arange(kinds).repeat_interleave(each)
-        found.append(torch.stack([m, torch.full_like(m, layer), index], 1))
-    return sets(torch.cat(found))
+        top = top_places(values.sum(0).flatten(), share)
+        parts = (values.flatten(1)[:, top].argmax(0), top // width, top % width)
+    elif strategy == "LA_MU":
+        top = top_places(values.flatten(1), share)
+        parts = (modality, top // width, top % width)
+    elif strategy == "LU_MA":
+        top = top_places(values.transpose(0, 1).flatten(1), share)
+        parts = (top // width, layer, top % width)
+    else:  # uniform
+        parts = (modality[..., None], layer, top_places(values, share))
+    return torch.stack(torch.broadcast_tensors(*parts), -1).reshape(-1, 3)
 
 
 def smallest_ratio(modalities: int, layers: int, width: int, strategy: str) -> float:
@@ -117,9 +113,9 @@ def _shares(modalities: int, layers: int, strategy: str) -> int:
     return shares.get(strategy, 1)
 
 
-def top_places(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
-    """Places of the largest values; of equal ones the first."""
-    return values.sort(descending=True, stable=True).indices[:count]
+def top_places(values: Float[Tensor, "*row n"], count: int) -> Int[Tensor, "*row k"]:
+    """Places of the largest values of each row; of equal ones the first."""
+    return values.sort(descending=True, stable=True).indices[..., :count]
 
 
 def _rounded_up(ratio: float) -> float:

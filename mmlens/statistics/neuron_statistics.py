@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -57,10 +57,11 @@ class ModuleStatistics:
 
     def tensors(self) -> dict[str, Tensor]:
         """Field name -> tensor."""
-        return {name: getattr(self, name) for name in FIELDS}
+        return dict(vars(self))
 
 
-FIELDS = ("positive", "total", "squares", "maximum", "minimum", "tokens")
+FIELDS = tuple(field.name for field in fields(ModuleStatistics))
+#: What a field holds where nothing was counted, if not 0.
 _NOTHING = {"maximum": -torch.inf, "minimum": torch.inf}
 
 
@@ -151,7 +152,7 @@ class NeuronStatistics:
         Raises:
             StatisticsError: there is no such module, group or key.
         """
-        one, g, rows = self._cells(module, group, keys)
+        one, g, rows = self._located(module, group, keys)
         return one.positive[rows, g].permute(1, 2, 0), one.tokens[rows, g]
 
     def means(
@@ -165,20 +166,21 @@ class NeuronStatistics:
         Raises:
             StatisticsError: there is no such module, group or key, or they have no token.
         """
-        one, g, rows = self._counted_cells(module, group, keys)
+        one, g, rows = self._counted(module, group, keys)
         return one.total[rows, g].sum(0) / one.tokens[rows, g].sum()
 
     def minima(
         self, module: str, group: str | None = None, keys: Sequence[str] | None = None
     ) -> Float[Tensor, "layer neuron"]:
         """Smallest a of every neuron over those tokens; arguments and errors as in :meth:`means`."""
-        one, g, rows = self._counted_cells(module, group, keys)
+        one, g, rows = self._counted(module, group, keys)
         return one.minimum[rows, g].amin(0).double()
 
-    def _counted_cells(
+    def _counted(
         self, module: str, group: str | None, keys: Sequence[str] | None
     ) -> tuple[ModuleStatistics, int, list[int]]:
-        one, g, rows = self._cells(module, group, keys)
+        """As :meth:`_located`, with at least one token."""
+        one, g, rows = self._located(module, group, keys)
         if not one.tokens[rows, g].sum():
             raise StatisticsError(
                 f"No token of group {self.groups[module][g]!r} of {module!r} was counted for "
@@ -186,7 +188,7 @@ class NeuronStatistics:
             )
         return one, g, rows
 
-    def _cells(
+    def _located(
         self, module: str, group: str | None, keys: Sequence[str] | None
     ) -> tuple[ModuleStatistics, int, list[int]]:
         """The module's statistics, the group's place on their second axis, the keys' on the first."""
@@ -228,8 +230,8 @@ class NeuronStatistics:
             for field, value in one.tensors().items()
         }
         header = {
-            "keys": list(self.keys),
-            "groups": {name: list(groups) for name, groups in self.groups.items()},
+            "keys": self.keys,
+            "groups": dict(self.groups),
             "by": self.by,
             "samples": self.samples.tolist(),
             "skipped": dict(self.skipped),

@@ -25,7 +25,10 @@ FORMAT_ALL = "mmlens.top_activations_by_module/1"
 _NOUN = "file of top activations"
 #: Beyond this exponent of two, in both directions, bins are open.
 _SMALLEST, _LARGEST, _PER_OCTAVE = -10, 10, 2
+#: What a file holds as tensors, and as JSON in its header.
 _FIELDS = ("neurons", "values", "samples", "positions", "histogram")
+_LISTS = ("shape", "ids", "sources", "keys")
+_HEADER = ("module", *_LISTS, "by", "group", "distinct", "model_hash")
 
 
 @cache
@@ -251,25 +254,14 @@ class TopActivations:
         return {prefix + field: getattr(self, field) for field in _FIELDS}
 
     def _header(self) -> dict[str, Any]:
-        return {
-            "module": self.module,
-            "shape": list(self.shape),
-            "ids": list(self.ids),
-            "sources": list(self.sources),
-            "keys": list(self.keys),
-            "by": self.by,
-            "group": self.group,
-            "distinct": self.distinct,
-            "model_hash": self.model_hash,
-            "skipped": dict(self.skipped),
-        }
+        return {name: getattr(self, name) for name in _HEADER} | {"skipped": dict(self.skipped)}
 
     @classmethod
     def _of(
         cls, header: Mapping[str, Any], tensor: Callable[[str], Tensor], prefix: str = ""
     ) -> TopActivations:
         tensors = {field: tensor(prefix + field) for field in _FIELDS}
-        lists = {name: tuple(header[name]) for name in ("shape", "ids", "sources", "keys")}
+        lists = {name: tuple(header[name]) for name in _LISTS}
         return cls(**tensors, **{**header, **lists})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from mmlens.errors import RunFolderError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then move it into place in one step.
 
     Raises:
@@ -37,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    write_atomically(path, lambda to: _write_new(to, text))
+    write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -84,22 +84,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 _KEPT = "What was finished before is intact: make room and run the same command again."
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST}
 # safetensors reports its own error type, with the operating system's words in it.
 _DISK_WORDS = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 
 
-def _write_new(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 def _disk_trouble(error: Exception) -> str | None:
-    if isinstance(error, OSError) and error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.ENOTDIR,
-        errno.EEXIST,
-    ):
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return error.strerror
     return next((words for words in _DISK_WORDS if words in str(error)), None)
