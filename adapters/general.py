@@ -30,7 +30,7 @@ from mmlens_adapters.base import FamilyAdapter, picture_rows
 logger = logging.getLogger(__name__)
 
 #: What a module outside the decoder is, by words in its path; the first that fits.
-_KINDS = (
+_MODULE_WORDS = (
     ("qformer", ("qformer",)),
     (
         "projector",
@@ -40,7 +40,7 @@ _KINDS = (
     ("vision", ("vision", "visual", "image", "vit", "siglip", "clip")),
 )
 #: Names of (first, up or None, second) in the module that owns an MLP.
-_NAMES = (
+_PROJECTIONS = (
     ("gate_proj", "up_proj", "down_proj"),
     ("up_proj", None, "down_proj"),
     ("fc1", None, "fc2"),
@@ -58,7 +58,7 @@ _TEXT = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "
 
 
 @dataclass(frozen=True)
-class _Found:
+class _NamedMLP:
     """An MLP, by the names of its parts.
 
     Attributes:
@@ -234,7 +234,7 @@ def _towers(hf: Any, decoder: Decoder) -> tuple[Towers, list[str]]:
     """The towers, and a sentence on each kind of module."""
     inside = {id(module) for module in decoder.model.modules()} | {id(decoder.head)}
     outside = {n: m for n, m in hf.named_modules() if id(m) not in inside and _kind(n)}
-    stacks: dict[tuple[str, Any], list[_Found]] = {}
+    stacks: dict[tuple[str, Any], list[_NamedMLP]] = {}
     for path, module in outside.items():
         for found in _mlps(path, module):
             # The queries of a Q-Former have MLPs of their own, beside those of the text.
@@ -267,10 +267,10 @@ def _towers(hf: Any, decoder: Decoder) -> tuple[Towers, list[str]]:
 def _kind(path: str) -> str:
     """What a module is, by the words of its path down to the first stack; empty if there is no such word."""
     words = re.split(r"\.\d+(?=\.|$)", path, maxsplit=1)[0].lower()
-    return next((kind for kind, marks in _KINDS if any(mark in words for mark in marks)), "")
+    return next((kind for kind, marks in _MODULE_WORDS if any(mark in words for mark in marks)), "")
 
 
-def _mlps(path: str, module: nn.Module) -> Iterator[_Found]:
+def _mlps(path: str, module: nn.Module) -> Iterator[_NamedMLP]:
     """The MLPs that a module owns."""
     if isinstance(module, nn.Sequential):
         linear = [name for name, child in module.named_children() if _is_linear(child)]
@@ -278,17 +278,17 @@ def _mlps(path: str, module: nn.Module) -> Iterator[_Found]:
             n for n, child in module.named_children() if any(True for _ in child.parameters())
         ]
         if len(linear) == 2 and weighted[weighted.index(linear[0]) :] == linear:
-            yield _found(path, module, (linear[0], None, linear[1]))
+            yield _named_mlp(path, module, (linear[0], None, linear[1]))
         return
-    for names in _NAMES:
+    for names in _PROJECTIONS:
         parts = [_part(module, name) for name in names if name]
         if all(_is_linear(part) for part in parts):
-            yield _found(path, module, names)
+            yield _named_mlp(path, module, names)
             if names[0] == "gate_proj":  # its up and down projections are no MLP of their own
                 return
 
 
-def _found(path: str, module: nn.Module, names: tuple[str, str | None, str]) -> _Found:
+def _named_mlp(path: str, module: nn.Module, names: tuple[str, str | None, str]) -> _NamedMLP:
     first, up, second = (_part(module, name) if name else None for name in names)
     assert first is not None and second is not None
     gated: Any = _activation(module, names) if up is not None else None
@@ -304,7 +304,7 @@ def _found(path: str, module: nn.Module, names: tuple[str, str | None, str]) -> 
         )
     elif up is not None and gated is None:
         refused = "has a gated MLP without an activation function of a known name"
-    return _Found(path, shown, TowerMLP(first, second, up, gated), refused)
+    return _NamedMLP(path, shown, TowerMLP(first, second, up, gated), refused)
 
 
 def _activation(

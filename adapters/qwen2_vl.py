@@ -169,9 +169,6 @@ class Qwen2VLAdapter(FamilyAdapter):
         """
         if sizes.videos and getattr(processor.video_processor, "cap_pixels_per_frame", None):
             return None
-        return self._counted(processor, sizes)
-
-    def _counted(self, processor: Any, sizes: MediaSizes) -> int:
         _check_shapes(sizes.images)
         _check_shapes([video[1:] for video in sizes.videos])
         found = processor._get_num_multimodal_tokens(

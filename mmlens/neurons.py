@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import zip_longest
 from operator import or_
 from os import PathLike
 from pathlib import Path
@@ -261,8 +262,7 @@ def from_index_lists(
             "a list per layer, of neuron indices."
         )
     sets = {}
-    for i, name in enumerate(names):
-        layers = lists[i] if i < len(lists) else [()] * shape[0]
+    for name, layers in zip_longest(names, lists, fillvalue=[()] * shape[0]):
         if not isinstance(layers, list | tuple) or len(layers) != shape[0]:
             given = len(layers) if isinstance(layers, list | tuple) else type(layers).__name__
             raise StatisticsError(

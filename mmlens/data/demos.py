@@ -30,18 +30,18 @@ def demo_path(name: str) -> Path | None:
 def demo_data(name: str) -> Path | None:
     """The folder with the data of a shipped demo (``demo/...``), or None if the name is none.
 
-    That is the demo's folder ``data``; a demo that uses another demo's data names it in its
+    It is the demo's folder ``data``; a demo that uses another demo's data names it in its
     ``data.json``, as ``{"demo": "llava-next"}``.
 
     Raises:
         UnsupportedModelError: the name begins with ``demo/`` but no such demo or data are shipped.
     """
-    if not name.startswith("demo/"):
+    folder = demo_path(name)
+    if folder is None:
         return None
-    folder = _DEMOS / name.removeprefix("demo/")
     shared = folder / "data.json"
     if shared.is_file():
         folder = _DEMOS / json.loads(shared.read_text(encoding="utf-8"))["demo"]
     if not (folder / "data").is_dir():
-        raise UnsupportedModelError(f"{demo_path(name)} has no data.")
+        raise UnsupportedModelError(f"The demo {name!r} has no data.")
     return folder / "data"

@@ -54,11 +54,8 @@ def rows(source: Any, split: str) -> Rows:
 
 
 def _from_table(table: Table) -> Rows:
-    check_columns(table.names, ("cocoid", "image"), table.where)
-    named = next((name for name in _CAPTIONS if name in table.names), None)
-    if named is None:
-        check_columns(table.names, _CAPTIONS[:1], table.where)
-        raise AssertionError
+    named = next((name for name in _CAPTIONS if name in table.names), _CAPTIONS[0])
+    check_columns(table.names, ("cocoid", "image", named), table.where)
     given = table.column(named)
     grouped: dict[str, list[int]] = {}
     for number, one in enumerate(table.column("cocoid")):

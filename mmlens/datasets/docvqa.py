@@ -47,13 +47,8 @@ def rows(source: Any, split: str) -> Rows:
         image = medium_file(found.folder, [*places, str(found.file.parent / name)])
         return _row(record, number, (image,), where, labelled)
 
-    return record_rows(
-        found.file,
-        json_list(found.file, "data"),
-        "questionId",
-        build,
-        shared=lambda record: str(record.get("image")),
-    )
+    records = json_list(found.file, "data")
+    return record_rows(found.file, records, "questionId", build, shared="image")
 
 
 def _from_table(table: Table, labelled: bool) -> Rows:

@@ -105,12 +105,8 @@ def _frame(
 
 
 def _names(split: str) -> list[str]:
-    found = [f"{split}.parquet", f"{split}/{split}.parquet"]
-    return found + (
-        ["evaluation/val.parquet"]
-        if split == "val"
-        else ["action/train.parquet", "scenery/train.parquet"]
-    )
+    own = ["evaluation/val"] if split == "val" else ["action/train", "scenery/train"]
+    return [f"{name}.parquet" for name in (split, f"{split}/{split}", *own)]
 
 
 def _files(folder: Path, split: str) -> list[Path]:
@@ -150,10 +146,10 @@ def _official(
 
 
 def _pictures(table: Table) -> Callable[[int], tuple[Picture, ...]]:
-    names = ["images"] if "images" in table.names else []
-    names = names or sorted(n for n in table.names if n.startswith("image_"))
-    if not names:
+    names = sorted(name for name in table.names if name.startswith("image_"))
+    if "images" in table.names or not names:
         check_columns(table.names, ["images"], table.where)
+        names = ["images"]
     return lambda number: tuple(one for name in names for one in table.media(name, number))
 
 

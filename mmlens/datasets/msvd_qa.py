@@ -16,7 +16,7 @@ finds its neurons on the same. Here neurons are found on train; no video is in b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,11 @@ def rows(source: Any, split: str) -> Rows:
                 f"{where} is on {video}, which youtube_mapping.txt of {found.folder} lacks."
             )
         names = [name for name in (clips.get(video), video) if name]
-        return _row(record, _video_file(found.folder, names), video, number, where)
+        places = [f"{p}/{name}{kind}" for name in names for p in _PLACES for kind in _KINDS]
+        return _row(record, medium_file(found.folder, places), video, number, where)
 
-    return record_rows(
-        found.file,
-        json_list(found.file, None),
-        "id",
-        build,
-        shared=lambda record: _name(record.get("video_id")),
-    )
+    records = json_list(found.file, None)
+    return record_rows(found.file, records, "id", build, shared="video_id")
 
 
 def _name(video_id: Any) -> str:
@@ -68,9 +64,8 @@ def _clips(folder: Path) -> dict[str, str]:
     """``vid1`` -> the clip's own name; empty where the clips are called vid1."""
     file = next((folder / name for name in _MAPPINGS if (folder / name).is_file()), None)
     if file is None:
-        if any(
-            path.suffix in _KINDS for place in _PLACES for path in (folder / place).glob("vid*.*")
-        ):
+        named = (path for place in _PLACES for path in (folder / place).glob("vid*.*"))
+        if any(path.suffix in _KINDS for path in named):
             return {}
         raise SampleError(
             f"{folder} has no {' or '.join(_MAPPINGS)} (MSVD-QA, which clip is which), nor videos "
@@ -78,23 +73,14 @@ def _clips(folder: Path) -> dict[str, str]:
         )
     clips = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
         words = line.split()
-        if len(words) != 2:
+        if len(words) not in (0, 2):
             raise SampleError(
                 f"Line {number} of {file} is {line!r}; give the clip's name and vid with its number."
             )
-        clips[words[1]] = words[0]
+        if words:
+            clips[words[1]] = words[0]
     return clips
-
-
-def _video_file(folder: Path, names: Sequence[str]) -> str:
-    """The path of a video, under the first of its names."""
-    return medium_file(
-        folder,
-        [f"{place}/{name}{kind}" for name in names for place in _PLACES for kind in _KINDS],
-    )
 
 
 def _from_table(table: Table, folder: Path | None) -> Rows:

@@ -73,9 +73,7 @@ def rows(source: Any, split: str) -> Rows:
             },
         )
 
-    return record_rows(
-        files["questions"], questions, "id", build, shared=lambda record: str(record.get("img_id"))
-    )
+    return record_rows(files["questions"], questions, "id", build, shared="img_id")
 
 
 BENCHMARK = Benchmark(

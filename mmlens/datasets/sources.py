@@ -74,7 +74,7 @@ def record_rows(
     key: str,
     build: Callable[[Mapping[str, Any], str, str], Row],
     *,
-    shared: Callable[[Mapping[str, Any]], str] | None = None,
+    shared: str | None = None,
     noun: str = "Question",
 ) -> Rows:
     """The questions of an official JSON file.
@@ -84,7 +84,7 @@ def record_rows(
         records: its records.
         key: of a record's id.
         build: (record, id, what messages call it) to its question.
-        shared: what a record's medium is called; default: by its id.
+        shared: key of what a record's medium is called; default: by its id.
         noun: what messages call a record.
 
     Raises:
@@ -93,7 +93,7 @@ def record_rows(
     ids = unique_ids(
         [value(one, key, f"Entry {n} of {file}") for n, one in enumerate(records)], file
     )
-    media = ids if shared is None else [shared(one) for one in records]
+    media = ids if shared is None else [str(one.get(shared)) for one in records]
     return Rows(ids, media, lambda i: build(records[i], ids[i], f"{noun} {ids[i]} of {file}"))
 
 

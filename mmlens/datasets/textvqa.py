@@ -51,13 +51,8 @@ def rows(source: Any, split: str) -> Rows:
         image = medium_file(found.folder, [f"{place}/{picture}" for place in _PLACES[split]])
         return _row(record, (image,), where, labelled)
 
-    return record_rows(
-        found.file,
-        json_list(found.file, "data"),
-        "question_id",
-        build,
-        shared=lambda record: str(record.get("image_id")),
-    )
+    records = json_list(found.file, "data")
+    return record_rows(found.file, records, "question_id", build, shared="image_id")
 
 
 def _row(record: Mapping[str, Any], images: tuple[Picture, ...], where: str, labelled: bool) -> Row:

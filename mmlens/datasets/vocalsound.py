@@ -52,7 +52,10 @@ def rows(source: Any, split: str) -> Rows:
     if not isinstance(found, OfficialFile):
         return _from_table(found)
     folder, file = found.folder, found.file
-    classes = _classes(first_file(folder, [_LABELS, f"data/{_LABELS}"], "VocalSound, its classes"))
+    labels = first_file(folder, [_LABELS, f"data/{_LABELS}"], "VocalSound, its classes")
+    named = read_csv(labels)
+    check_columns(named.columns, ("mid", "display_name"), labels)
+    classes = dict(zip(named["mid"], named["display_name"], strict=True))
     # A recording is called what its file is, wherever the authors had it.
     records = [
         {**one, "wav": Path(str(value(one, "wav", f"Entry {n} of {file}"))).stem}
@@ -65,13 +68,6 @@ def rows(source: Any, split: str) -> Rows:
         return _row(stem, sound, classes.get(label, label), stem.partition("_")[0], where)
 
     return record_rows(file, records, "wav", build, noun="Recording")
-
-
-def _classes(file: Path) -> Mapping[str, str]:
-    """Label of AudioSet -> the class's name."""
-    data = read_csv(file)
-    check_columns(data.columns, ("mid", "display_name"), file)
-    return dict(zip(data["mid"], data["display_name"], strict=True))
 
 
 def _from_table(table: Table) -> Rows:

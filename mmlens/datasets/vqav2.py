@@ -58,13 +58,8 @@ def rows(source: Any, split: str) -> Rows:
             raise SampleError(f"{where} has no annotation in {annotated}.")
         return _row({**(annotation or {}), **record}, (image,), where, labelled)
 
-    return record_rows(
-        found.file,
-        json_list(found.file, "questions"),
-        "question_id",
-        build,
-        shared=lambda record: str(record.get("image_id")),
-    )
+    records = json_list(found.file, "questions")
+    return record_rows(found.file, records, "question_id", build, shared="image_id")
 
 
 def _annotations(folder: Path, split: str) -> tuple[dict[Any, dict[str, Any]], Path]:
