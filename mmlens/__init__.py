@@ -1,5 +1,32 @@
 """Mechanistic interpretability for multimodal large language models, on TransformerLens.
 
+The packages in the order of data flow; each may import only those above it:
+
+- ``errors``, ``hook_names``: what can go wrong, and TransformerLens's names
+- ``storage``: files, written whole, read back, fingerprinted
+- ``data``: samples and their media
+- ``tokens``: what each position of a prompt is
+- ``neurons``: sets of neurons
+- ``statistics``: mergeable numbers of activations
+- ``metrics``: scores of answers
+- ``adapter``: the contract of a model family
+- ``datasets``: the papers' benchmarks, read into samples
+- ``entropy``: domain neurons (MMNeuron)
+- ``hooks``: what reads and changes activations
+- ``backbone``: the decoder under TransformerLens hooks
+- ``plots``: figures from tables
+- ``selection``: from scores to neuron sets
+- ``report``: pages of parts
+- ``model``: the hooked multimodal model, and its batches
+- ``streaming``: from samples to statistics, in one pass
+- ``importance``: MINER's scores of neurons
+- ``ablation``: masks beside their controls, and what they cost
+- ``lens``: what every layer would say
+- ``run``: the folder of an experiment
+- ``states``: hidden states of token groups, and what the last token takes from them
+- ``cards``: what activates a neuron most
+- ``separation``: a prompt's token groups, shown and counted
+
 Names are imported when they are first used: importing mmlens itself does not load transformers.
 """
 
