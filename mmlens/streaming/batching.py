@@ -37,15 +37,18 @@ class Batching:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if self.token_budget < 1 or self.max_batch < 1:
-            raise SampleError(
-                "token_budget and max_batch must be at least 1; "
-                f"{self.token_budget} and {self.max_batch} given."
-            )
+        _check_sizes(self.token_budget, self.max_batch)
         if not 0 <= self.max_failures <= 1:
             raise SampleError(
                 f"max_failures is a share of the samples, from 0 to 1; {self.max_failures} given."
             )
+
+
+def _check_sizes(token_budget: int, max_batch: int) -> None:
+    if token_budget < 1 or max_batch < 1:
+        raise SampleError(
+            f"token_budget and max_batch must be at least 1; {token_budget} and {max_batch} given."
+        )
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int, max_batch: int = 64) -> list[list[int]]:
@@ -66,10 +69,7 @@ def plan_batches(lengths: Sequence[int], token_budget: int, max_batch: int = 64)
     >>> plan_batches([5, 9, 4, 5], token_budget=10)
     [[1], [0, 3], [2]]
     """
-    if token_budget < 1 or max_batch < 1:
-        raise SampleError(
-            f"token_budget and max_batch must be at least 1; {token_budget} and {max_batch} given."
-        )
+    _check_sizes(token_budget, max_batch)
     batches: list[list[int]] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,9 @@ def collect(
             branch as ``hook_post`` holds it. Without an up branch both are the same (methods
             section 1).
         stop_after: a module or token group -> tokens of it after which a key has enough; None: all
-            samples count. Samples are taken in the order given until a key has as many, the one
-            that reaches it included (:func:`mmlens.streaming.token_limit.within`). MMNeuron's code looks at 100,000 vision
-            tokens per domain: ``{"vision": 100_000}`` (methods 2.5). What was really counted is in
-            the statistics' ``tokens``.
+            samples count (:func:`mmlens.streaming.token_limit.within`). MMNeuron's code looks at
+            100,000 vision tokens per domain: ``{"vision": 100_000}`` (methods 2.5). What was really
+            counted is in the statistics' ``tokens``.
         checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
             with the same arguments, collection is resumed and ends with the same bits.
         checkpoint_every: seconds between saves.
@@ -104,8 +104,9 @@ def collect_parts(
 ) -> list[list[Any]]:
     """:func:`collect` on every part of :func:`mmlens.data.halves.split`: one pass over the data in all.
 
-    The sum of all parts (:func:`mmlens.data.halves.sum_of`) is the statistics of all samples; counts are those of a single
-    collection up to signs within rounding of zero, since other samples run together.
+    The sum of all parts (:func:`mmlens.data.halves.sum_of`) is the statistics of all samples; counts
+    are those of a single collection up to signs within rounding of zero, since other samples run
+    together.
 
     Args:
         model: a hooked model.
@@ -155,33 +156,20 @@ class Collection(Stream[NeuronStatistics]):
 
     def _hooks(self) -> list[Hook]:
         return [
-            self.model.activation_hook(name, layer, self._reducer(name, layer), self.plan.site)
+            self.model.activation_hook(name, layer, partial(self._add, name, layer), self.plan.site)
             for name in self.accumulators
             for layer in range(self.model.module(name).layers)
         ]
 
-    def _reducer(self, module: str, layer: int) -> Callable[..., None]:
-        def reduce(tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
-            where = self.positions[module].next(layer)
-            self.accumulators[module].add(layer, tensor, activation, where)
-
-        return reduce
+    def _add(
+        self, module: str, layer: int, tensor: Tensor, activation: Callable[[Tensor], Tensor]
+    ) -> None:
+        where = self.positions[module].next(layer)
+        self.accumulators[module].add(layer, tensor, activation, where)
 
     def _before(self, batch: Batch) -> None:
-        self._index(batch)
-        for name, runs in self.positions.items():
-            for where in runs.items:
-                self.accumulators[name].add_tokens(where)
-
-    def _after(self, batch: Batch) -> None:
         assert batch.samples is not None
-        for sample in batch.samples:
-            self.samples[self.plan.keys.index(str(sample.get(self.plan.by)))] += 1
-
-    def _index(self, batch: Batch) -> None:
-        assert batch.samples is not None
-        keys = torch.tensor([self.plan.keys.index(str(s.get(self.plan.by))) for s in batch.samples])
-        self.positions.clear()
+        keys = torch.tensor([self.plan.key(sample) for sample in batch.samples])
         for module, groups in self.plan.groups.items():
             if module == LANGUAGE:
                 found = [PositionIndex.of(batch.groups.stack(groups), keys)]
@@ -190,6 +178,13 @@ class Collection(Stream[NeuronStatistics]):
                 rows = self.model.tower_rows(batch, module)
                 found = [_tower_positions(one.to(device), keys) for one in rows]
             self.positions[module] = Runs(found)
+            for where in found:
+                self.accumulators[module].add_tokens(where)
+
+    def _after(self, batch: Batch) -> None:
+        assert batch.samples is not None
+        for sample in batch.samples:
+            self.samples[self.plan.key(sample)] += 1
 
     def _empty(self) -> NeuronStatistics:
         keys = len(self.plan.keys)

@@ -47,27 +47,24 @@ class Share:
 
     def file(self, path: str | PathLike[str] | None) -> Path | None:
         """The file that this process saves its part to: the path itself where it is alone."""
-        if path is None or self.world == 1:
-            return None if path is None else Path(path)
+        if path is None:
+            return None
         whole = Path(path)
+        if self.world == 1:
+            return whole
         return whole.with_name(f"{whole.stem}.{self.rank}-of-{self.world}{whole.suffix}")
 
     def merged(self, part: Part) -> Part:
         """The sum of all processes' parts, in the order of ranks, on every one of them."""
-        return all_merged(part, self.world)
+        if self.world == 1:
+            return part
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, part, group=_group())
+        return reduce(add, parts)
 
 
 #: The share of a process that runs a pass by itself, whatever the launcher.
 ALONE = Share()
-
-
-def all_merged(statistics: Any, world: int) -> Any:
-    """The sum of all processes' statistics, in the order of ranks, on every one of them."""
-    if world == 1:
-        return statistics
-    parts: list[Any] = [None] * world
-    dist.all_gather_object(parts, statistics, group=_group())
-    return reduce(add, parts)
 
 
 def from_first(value: Any) -> Any:

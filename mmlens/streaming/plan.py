@@ -51,6 +51,10 @@ class CollectPlan:
             [run_by, rows, self.keys, self.by, dict(self.groups), self.template, self.site]
         )
 
+    def key(self, sample: Sample) -> int:
+        """The place of a sample's key among the keys."""
+        return self.keys.index(str(sample.get(self.by)))
+
     def _identity(self, sample: Sample) -> tuple[object, ...]:
         media = (len(sample.images), len(sample.videos), len(sample.audios))
         return (sample.id, sample.text, str(sample.get(self.by)), *media)

@@ -56,7 +56,7 @@ def planned(
     """Each block's samples in batches of similar length; a piece counts its samples.
 
     Args:
-        model: tells the lengths of prompts.
+        model: a hooked model.
         blocks: work, and the samples that it is done with.
         batching: template, budget and batch size.
     """
@@ -150,7 +150,7 @@ class Rows:
 
     Args:
         path: the file, read if it is there; None: rows are kept in memory alone.
-        key: fields that tell one row from another, such as ``("condition", "id")``.
+        key: fields that no two rows share, such as ``("condition", "id")``.
         known: the rows of the file that count; default: all.
     """
 

@@ -33,7 +33,7 @@ from mmlens.statistics.top_activations import (
 )
 from mmlens.storage.fingerprint import data_fingerprint
 from mmlens.streaming.batching import Batching
-from mmlens.streaming.distributed import ALONE, Share
+from mmlens.streaming.distributed import Share
 from mmlens.streaming.plan import CollectPlan, make_plan
 from mmlens.streaming.runs import Runs
 from mmlens.streaming.stream import Stream
@@ -210,21 +210,16 @@ class Wanted:
 
 
 class TopStream(Stream[dict[str, TopActivations]]):
-    """A resumable pass for the largest activations; see :class:`mmlens.streaming.stream.Stream`.
-
-    Args:
-        wanted: which activations are kept.
-        model, plan, batching, checkpoint, share: as there.
-    """
+    """A resumable pass for the largest activations; arguments as :class:`Stream`, and what is wanted."""
 
     def __init__(
         self,
         model: HookedMLLM,
         plan: CollectPlan,
         wanted: Wanted,
-        batching: Batching = Batching(),  # noqa: B008  (frozen)
-        checkpoint: str | PathLike[str] | None = None,
-        share: Share = ALONE,
+        batching: Batching,
+        checkpoint: str | PathLike[str] | None,
+        share: Share,
     ) -> None:
         self.wanted = wanted
         self._places = {name: place for place, name in enumerate(wanted.sources)}
@@ -291,29 +286,25 @@ class TopStream(Stream[dict[str, TopActivations]]):
     def _segments(self, module: str, batch: Batch) -> list[list[Segment]]:
         """For each pass of a module, the positions of each row that count."""
         assert batch.samples is not None
-        seen = [0] * len(batch)
-        passes = []
+        numbers: Tensor | None = None
         if module == LANGUAGE:
-            real = batch.groups.attention.cpu()
-            numbers = real.long().cumsum(-1) - 1
+            numbers = (batch.groups.attention.cpu().long().cumsum(-1) - 1).flatten()
             wanted = batch.groups.mask(self.plan.groups[module][0]).cpu()
             rows = [torch.where(wanted, torch.arange(len(batch))[:, None], -1).flatten()]
         else:
-            numbers = None
             rows = self.model.tower_rows(batch, module)
+        seen = [0] * len(batch)
+        passes = []
         for one in rows:
             segments = []
             for row, sample in enumerate(batch.samples):
                 index = (one == row).nonzero()[:, 0]
                 if not len(index):
                     continue
-                place = (
-                    seen[row] + torch.arange(len(index))
-                    if numbers is None
-                    else numbers.flatten()[index]
-                )
+                counted = seen[row] + torch.arange(len(index))
+                place = counted if numbers is None else numbers[index]
                 seen[row] += len(index)
-                key = self.plan.keys.index(str(sample.get(self.plan.by)))
+                key = self.plan.key(sample)
                 segments.append(Segment(self._places[sample.id], key, index, place))
             passes.append(segments)
         return passes

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any
 
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
@@ -55,9 +54,11 @@ def top_by_group(
         )
     parts = []
     for group in groups:
-        options: dict[str, Any] = {"group": group, "k": k, "distinct": distinct}
-        found = top_activations(model, samples, sets, batching=batching, **options)[LANGUAGE]
-        parts.append(replace(_joined(found, group), by=TOKEN_GROUP, group=", ".join(groups)))
+        found = top_activations(
+            model, samples, sets, group=group, k=k, distinct=distinct, batching=batching
+        )
+        one = _joined(found[LANGUAGE], group)
+        parts.append(replace(one, by=TOKEN_GROUP, group=", ".join(groups)))
     return reduce(add, parts)
 
 
