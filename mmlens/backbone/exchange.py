@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from torch import nn
 from transformer_lens.hook_points import HookPoint
 
 #: Why both backbones refuse ``output_attentions``.
@@ -16,69 +16,24 @@ NO_ATTENTIONS = (
 )
 
 
-@runtime_checkable
-class Backbone(Protocol):
-    """A decoder's computation under TransformerLens hook points."""
-
-    @property
-    def name(self) -> str:
-        """``hooked_transformer`` or ``bridge``."""
-        ...
-
-    @property
-    def model(self) -> nn.Module:
-        """The HookedTransformer or TransformerBridge over the Hugging Face weights."""
-        ...
-
-    @property
-    def cfg(self) -> Any:
-        """Its config, in TransformerLens's terms."""
-        ...
-
-    @property
-    def hook_dict(self) -> dict[str, HookPoint]:
-        """TransformerLens's canonical names -> hook points."""
-        ...
-
-    @property
-    def gated(self) -> bool:
-        """Whether the decoder's MLPs multiply the activation with an up branch."""
-        ...
-
-    @property
-    def depth(self) -> int:
-        """How often the exchange has been entered and not left."""
-        ...
-
-    @property
-    def passes(self) -> int:
-        """Forwards of the first layer so far; hooks can only fire where this has grown."""
-        ...
-
-    def __call__(self) -> AbstractContextManager[None]:
-        """Enter the exchange: inside, the Hugging Face model computes through the hook points."""
-        ...
-
-    def refresh(self) -> None:
-        """Follow the Hugging Face model to where its weights are now.
-
-        Raises:
-            SpliceError: its decoder has other modules than when it was spliced.
-        """
-        ...
-
-    def why_silent(self, name: str) -> str | None:
-        """Why an existing hook point cannot fire, in a sentence; None where it can."""
-        ...
-
-
-class Exchange:
-    """Entering and leaving a backbone's exchange, the same for all of them.
+class Backbone(ABC):
+    """A decoder's computation under TransformerLens hook points, and the exchange that leads to it.
 
     Attributes:
-        depth: nesting of the exchange.
-        passes: forward passes of the first layer so far.
+        name: ``hooked_transformer`` or ``bridge``.
+        model: the HookedTransformer or TransformerBridge over the Hugging Face weights.
+        cfg: its config, in TransformerLens's terms.
+        hook_dict: TransformerLens's canonical names -> hook points.
+        gated: whether the decoder's MLPs multiply the activation with an up branch.
+        depth: how often the exchange has been entered and not left.
+        passes: forwards of the first layer so far; hooks can only fire where this has grown.
     """
+
+    name: str
+    model: Any
+    cfg: Any
+    hook_dict: dict[str, HookPoint]
+    gated: bool
 
     def __init__(self) -> None:
         self.depth = 0
@@ -86,7 +41,10 @@ class Exchange:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Enter the exchange; entering it again inside changes nothing."""
+        """Enter the exchange: inside, the Hugging Face model computes through the hook points.
+
+        Entering it again inside changes nothing.
+        """
         with ExitStack() as stack:
             if not self.depth:
                 self.refresh()
@@ -97,10 +55,18 @@ class Exchange:
             finally:
                 self.depth -= 1
 
+    @abstractmethod
     def refresh(self) -> None:
-        """See :meth:`Backbone.refresh`."""
-        raise NotImplementedError
+        """Follow the Hugging Face model to where its weights are now.
 
+        Raises:
+            SpliceError: its decoder has other modules than when it was spliced.
+        """
+
+    @abstractmethod
+    def why_silent(self, name: str) -> str | None:
+        """Why an existing hook point cannot fire, in a sentence; None where it can."""
+
+    @abstractmethod
     def _exchange(self, stack: ExitStack) -> None:
         """Begin the exchange; what ends it goes onto the stack."""
-        raise NotImplementedError

@@ -36,12 +36,12 @@ from mmlens.backbone.bridge.wiring import (
     wire_norm,
     wire_sites,
 )
-from mmlens.backbone.exchange import NO_ATTENTIONS, Exchange
+from mmlens.backbone.exchange import NO_ATTENTIONS, Backbone
 from mmlens.backbone.layout import NORMS, Parts, layout_of, named_modules, parts_of
 from mmlens.errors import SpliceError
 
 
-class BridgeSplice(Exchange):
+class BridgeSplice(Backbone):
     """The exchange of one Hugging Face model's decoder for itself under hook points.
 
     Hook points are wired as they stand when the decoder's forward begins: adding one from inside
@@ -51,14 +51,9 @@ class BridgeSplice(Exchange):
         decoder: gives the decoder as it is now.
 
     Attributes:
-        name: ``bridge``.
         model: the TransformerBridge. On its own it is TransformerLens's plain text model on the
             same parameters; its hooks act on the Hugging Face model only inside the exchange.
-        cfg: its config.
-        hook_dict: canonical TransformerLens names -> hook points, in the order in which they fire.
-        gated: whether the MLPs multiply the activation with an up branch.
-        depth: nesting of the exchange.
-        passes: forward passes of the first layer so far.
+        hook_dict: as of every backbone, in the order in which the hook points fire.
 
     Raises:
         UnsupportedModelError: the decoder's layers are not of Llama's shape.
@@ -76,19 +71,15 @@ class BridgeSplice(Exchange):
         self._modules = named_modules(now)
         self.gated = "mlp.gate" in layout
         self.model = build_bridge(now, layout)
-        self.cfg: Any = self.model.cfg
-        self.hook_dict: dict[str, HookPoint] = canonical_points(self.model, layout)
+        self.cfg = self.model.cfg
+        self.hook_dict = canonical_points(self.model, layout)
         self._wiring = Wiring()
         self._hooked: tuple[str, ...] = ()
         self._attentions: dict[nn.Module, HookedAttention] = {}
         self._interception = ExitStack()
 
     def refresh(self) -> None:
-        """Follow the Hugging Face model to where its weights are now.
-
-        Raises:
-            SpliceError: its decoder has other modules than when it was spliced.
-        """
+        """See :meth:`Backbone.refresh`."""
         decoder = self._decoder()
         now = named_modules(decoder)
         if now != self._modules:
@@ -105,7 +96,7 @@ class BridgeSplice(Exchange):
         self.cfg.dtype, self.cfg.device = weight.dtype, str(weight.device)
 
     def why_silent(self, name: str) -> str | None:
-        """Why an existing hook point cannot fire, in a sentence; None where it can."""
+        """See :meth:`Backbone.why_silent`."""
         if not name.endswith(HookedAttention.NAMES):
             return None
         attention = self._layers[0]["attn"]

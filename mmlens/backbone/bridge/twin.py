@@ -176,6 +176,6 @@ def canonical_points(bridge: TransformerBridge, layout: Layout) -> dict[str, Hoo
     last = (*norm_names("ln_final"), "unembed.hook_in", "unembed.hook_out")
     points = {name: every[name] for name in ("hook_embed", *names, *last)}
     for name, point in points.items():
-        # TransformerBridge's own name is the module's; hooks here are told the canonical one.
+        # TransformerBridge's own name is the module's; hooks here get the canonical one.
         point.name = name
     return points

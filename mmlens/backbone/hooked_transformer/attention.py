@@ -7,7 +7,7 @@ construction. Outside, the attention is TransformerLens's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 from transformer_lens.components.abstract_attention import AbstractAttention
 from transformer_lens.components.attention import Attention
 from transformer_lens.components.grouped_query_attention import GroupedQueryAttention
+
+from mmlens.backbone.scores import capped_and_masked
 
 
 @dataclass
@@ -42,7 +44,7 @@ class LayerCall:
 class SpliceContext:
     """Shared by a backbone's attention modules; holds a call only while its layer computes."""
 
-    call: LayerCall | None = field(default=None)
+    call: LayerCall | None = None
 
 
 def rotate(
@@ -94,11 +96,7 @@ def _explicit(
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
         mask = mask.tril(scores.shape[-1] - scores.shape[-2])
-    if mask is not None:
-        mask = mask[..., : k.shape[2]]
-        scores = (
-            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        )
+    scores = capped_and_masked(scores, None, None if mask is None else mask[..., : k.shape[2]])
     pattern = F.softmax(self.hook_attn_scores(scores).float(), dim=-1)
     # A row that may attend to nothing (padding) gives 0/0; TransformerLens makes it zero too.
     pattern = self.hook_pattern(pattern.nan_to_num(0.0))

@@ -14,11 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.hook_points import HookPoint
 
 from mmlens.adapter import Adapter
-from mmlens.backbone.exchange import NO_ATTENTIONS, Exchange
+from mmlens.backbone.exchange import NO_ATTENTIONS, Backbone
 from mmlens.backbone.hooked_transformer.attention import LayerCall, SpliceContext
 from mmlens.backbone.hooked_transformer.build import build_hooked_transformer, share_weights
 from mmlens.errors import SpliceError
@@ -36,10 +34,8 @@ _SWITCHES = {
 Fingerprint = tuple[tuple[tuple[str, type], ...], tuple[tuple[Any, ...], ...]]
 
 
-class Splice(Exchange):
+class Splice(Backbone):
     """The exchange of one Hugging Face model's decoder for a HookedTransformer's blocks.
-
-    It is the backbone ``hooked_transformer`` (see :class:`mmlens.backbone.exchange.Backbone`).
 
     Args:
         adapter: the adapter of the Hugging Face model.
@@ -58,16 +54,12 @@ class Splice(Exchange):
         self.model: HookedTransformer = build_hooked_transformer(
             config, adapter.backbone_weights(config), self.context
         )
-        self.hook_dict: dict[str, HookPoint] = dict(self.model.hook_dict)
+        self.cfg = self.model.cfg
+        self.hook_dict = dict(self.model.hook_dict)
         self._built_from = self._fingerprint()
 
-    @property
-    def cfg(self) -> HookedTransformerConfig:
-        """The HookedTransformer's config."""
-        return self.model.cfg
-
     def why_silent(self, name: str) -> str | None:
-        """See :meth:`mmlens.backbone.exchange.Backbone.why_silent`."""
+        """See :meth:`Backbone.why_silent`; TransformerLens switches some off by its config."""
         for ending, flag in _SWITCHES.items():
             if name.endswith(ending) and not getattr(self.cfg, flag):
                 return (
@@ -77,11 +69,7 @@ class Splice(Exchange):
         return None
 
     def refresh(self) -> None:
-        """Follow the Hugging Face model to where its weights are now.
-
-        Raises:
-            SpliceError: its decoder has other modules than when it was spliced.
-        """
+        """See :meth:`Backbone.refresh`."""
         now = self._fingerprint()
         if now[0] != self._built_from[0]:
             old, new = dict(self._built_from[0]), dict(now[0])
@@ -96,10 +84,9 @@ class Splice(Exchange):
             self._built_from = now
 
     def _share(self) -> None:
-        config = self.model.cfg
-        decoder = self.adapter.decoder()
-        config.dtype, config.device = decoder.embed.weight.dtype, str(decoder.embed.weight.device)
-        share_weights(self.model, self.adapter.backbone_weights(config))
+        weight = self.adapter.decoder().embed.weight
+        self.cfg.dtype, self.cfg.device = weight.dtype, str(weight.device)
+        share_weights(self.model, self.adapter.backbone_weights(self.cfg))
 
     def _fingerprint(self) -> Fingerprint:
         decoder = self.adapter.decoder()
