@@ -20,7 +20,7 @@ from mmlens.lens.readout import Reading, Readout
 from mmlens.lens.result import LensResult
 from mmlens.model.batch import Batch, Inputs
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.model.self_check import TOLERANCE
+from mmlens.model.self_check import relative_difference, tolerance
 
 #: Where the residual stream, or what is added to it, can be read; short name -> hook of a layer.
 POINTS = {
@@ -168,10 +168,8 @@ def _on_cpu(reading: Reading) -> Reading:
 
 
 def _check_last(model: HookedMLLM, ours: Tensor, theirs: Tensor) -> None:
-    ours, theirs = ours.double(), theirs.to(ours.device).double()
-    difference = float((ours - theirs).norm() / theirs.norm())
-    allowed = TOLERANCE.get(model.dtype, max(TOLERANCE.values()))
-    if not difference <= allowed:
+    difference, allowed = relative_difference(ours, theirs), tolerance(model)
+    if difference > allowed:
         raise SelfCheckError(
             f"Norm and head, applied to the last layer's output, give logits that differ from the model's by "
             f"{difference:.1e} (at most {allowed:.0e} is rounding): every layer's lens would be wrong. "

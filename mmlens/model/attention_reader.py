@@ -58,7 +58,7 @@ class AttentionReader:
 
     Raises:
         UnsupportedModelError: a layer has no attention whose queries and keys pass a hook point, or
-            one that does not tell its mask.
+            one whose mask cannot be read.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class AttentionReader:
             return why
         if model.cfg.backbone == "bridge" and implementation(module) not in EXPLICIT_KERNELS:
             return (
-                f"its implementation {implementation(module)!r} does not tell its mask; call "
+                f"its implementation {implementation(module)!r} has no mask that can be read; call "
                 "hf.set_attn_implementation('sdpa') first"
             )
         return None

@@ -99,12 +99,11 @@ def install(
     return record
 
 
-def _recorded(hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
-    @wraps(hook, updated=())
+def _recorded(function: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
+    @wraps(function, updated=())
     def recorded(tensor: Any, *, hook: HookPoint) -> Any:
         assert hook.name is not None
         fired.add(hook.name)
         return function(tensor, hook=hook)
 
-    function = hook
     return recorded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -43,7 +43,7 @@ class HookedMLLM:
     Attributes:
         hf: the Hugging Face model; untouched outside :meth:`spliced`.
         processor: its processor, or None.
-        preparer: makes batches of samples, on the CPU, and tells the lengths of prompts.
+        preparer: makes batches of samples, on the CPU, and measures prompts.
         backbone: the HookedTransformer or TransformerBridge over the same weights. On its own it is
             a plain text model; its hooks act on ``hf`` only inside :meth:`spliced`.
         cfg: the backbone's config, with the name of the backbone in ``cfg.backbone``.
@@ -64,20 +64,13 @@ class HookedMLLM:
         found = adapter.towers()
         self._towers = TowerHooks(found.towers)
         self._without_neurons = dict(found.without_neurons)
-        self.modules = {LANGUAGE: self._language()} | {
+        layers, width = self.cfg.n_layers, self.cfg.d_mlp
+        language = ModuleInfo(LANGUAGE, layers, width, self._backbone.gated, (True,) * layers)
+        self.modules = {LANGUAGE: language} | {
             name: ModuleInfo.of_tower(name, tower) for name, tower in found.towers.items()
         }
-        self.hook_dict: dict[str, HookPoint] = {
-            **self._backbone.hook_dict,
-            **self._towers.hook_dict,
-        }
+        self.hook_dict: dict[str, HookPoint] = self._backbone.hook_dict | self._towers.hook_dict
         self._level = 0
-
-    def _language(self) -> ModuleInfo:
-        cfg = self.cfg
-        return ModuleInfo(
-            LANGUAGE, cfg.n_layers, cfg.d_mlp, self._backbone.gated, (True,) * cfg.n_layers
-        )
 
     @property
     def backbone(self) -> Any:
@@ -216,7 +209,8 @@ class HookedMLLM:
             return inputs.to(self.device)
         if "input_ids" not in inputs:
             raise SampleError(
-                f"Inputs need 'input_ids' to tell the token groups; given: {', '.join(inputs) or '-'}."
+                f"Inputs need 'input_ids', which decide the token groups; given: "
+                f"{', '.join(inputs) or 'none'}."
             )
         tokenizer = self.tokenizer if self.processor is not None else None
         groups = TokenGroups.from_input_ids(
@@ -275,12 +269,8 @@ class HookedMLLM:
     @contextmanager
     def spliced(self) -> Iterator[None]:
         """The exchange itself: inside, calling ``hf`` computes in the backbone, through its hooks."""
-        with self._backbone():
-            if self._backbone.depth > 1:
-                yield
-                return
-            with self._towers():
-                yield
+        with self._backbone(), self._towers() if self._backbone.depth == 1 else nullcontext():
+            yield
 
     def __call__(self, inputs: Inputs, **kwargs: Any) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of a batch, through the hooked backbone."""
@@ -289,9 +279,7 @@ class HookedMLLM:
     def forward(self, inputs: Inputs, **kwargs: Any) -> Any:
         """The Hugging Face output of a batch, computed in the hooked backbone.
 
-        Args:
-            inputs: a batch, or Hugging Face inputs.
-            kwargs: passed to the Hugging Face model, e.g. ``logits_to_keep``.
+        Further arguments, such as ``logits_to_keep``, are passed to the Hugging Face model.
         """
         batch = self.as_batch(inputs)
         self.media_rows(batch)
@@ -372,13 +360,13 @@ class HookedMLLM:
             assert hook.name is not None
             cached[hook.name] = tensor[0] if remove_batch_dim else tensor
 
-        wanted: list[HookName] = (
-            [lambda _: True]
-            if names_filter is None
-            else [names_filter]
-            if isinstance(names_filter, str) or callable(names_filter)
-            else list(names_filter)
-        )
+        wanted: list[HookName]
+        if names_filter is None:
+            wanted = [lambda _: True]
+        elif isinstance(names_filter, str) or callable(names_filter):
+            wanted = [names_filter]
+        else:
+            wanted = list(names_filter)
         with self.hooks(fwd_hooks=[(name, keep) for name in wanted]):
             logits = self(inputs, **kwargs)
         return logits, ActivationCache(cached, self.backbone, has_batch_dim=not remove_batch_dim)
@@ -416,11 +404,10 @@ class HookedMLLM:
             out = generate(**batch.inputs, max_new_tokens=max_new_tokens, **kwargs)
         sequences = out if isinstance(out, Tensor) else out.sequences
         tokens = self.adapter.new_tokens(sequences, batch.shape[1])
-        texts = []
-        if self.processor is not None:
-            decoded = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            texts = [text.strip() for text in decoded]
-        return Generation(tokens, texts)
+        if self.processor is None:
+            return Generation(tokens, [])
+        decoded = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return Generation(tokens, [text.strip() for text in decoded])
 
     def reset_hooks(
         self,

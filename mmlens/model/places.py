@@ -5,22 +5,17 @@ For the language module a position is a token of the prompt, for a tower one of 
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
-
-import torch
 
 from mmlens.data.media.sounds import Audio, open_audio
 from mmlens.data.media.spectrogram import MelBank, Spectrogram, spectrogram
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.model.batch import Batch
-from mmlens.tokens.places import KINDS, ROLES, Places
+from mmlens.tokens.places import Places
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_mllm import HookedMLLM
-
-__all__ = ["KINDS", "ROLES", "Places", "batch_places", "places_of"]
 
 
 def places_of(model: HookedMLLM, batch: Batch, row: int, module: str = LANGUAGE) -> Places:
@@ -30,10 +25,11 @@ def places_of(model: HookedMLLM, batch: Batch, row: int, module: str = LANGUAGE)
         model: the model.
         batch: made by ``model.prepare`` (the sizes of the media are read from its samples).
         row: a row of the batch.
-        module: ``language``: one place for each position of the batch, padding included, in their
-            order, so that ``places.boxes[pos]`` (of a sound ``places.seconds[pos]``) belongs to ``batch.input_ids[row, pos]``. Another
-            module: one for each real position of the row in that module's activations, in their order,
-            the passes of a tower that runs more than once one behind another.
+        module: ``language``: a place for each position of the batch, padding included, so that
+            ``places.boxes[pos]`` (of a sound ``places.seconds[pos]``) belongs to
+            ``batch.input_ids[row, pos]``. Another module: one for each real position of the row in
+            that module's activations, the passes of a tower that runs more than once one behind
+            another.
 
     Raises:
         SampleError: a batch without samples, no such row, or a module without neurons.
@@ -74,13 +70,18 @@ def batch_places(model: HookedMLLM, batch: Batch, module: str = LANGUAGE) -> lis
     features = model.adapter.feature_counts(batch.inputs)
     for group, one in zip(features, found, strict=True):
         here = batch.groups.mask(group).flatten().nonzero()[:, 0].cpu()
-        _check(len(one), len(here), f"{group} tokens")
-        places = _scattered(places, here, one)
+        if len(one) != len(here):
+            raise UnsupportedModelError(
+                f"The adapter reported {len(one)} places for {len(here)} {group} tokens; its method "
+                "places does not fit these inputs."
+            )
+        columns = vars(places).items()
+        places = Places(**{k: old.index_copy(0, here, getattr(one, k)) for k, old in columns})
     return [places]
 
 
 def model_spectrogram(model: HookedMLLM, audio: Audio) -> Spectrogram:
-    """A sound's spectrogram, as the model's own feature extractor takes it where that tells how.
+    """A sound's spectrogram, as the model's own feature extractor takes it where that is known.
 
     Raises:
         MediaError: the sound is not readable.
@@ -89,19 +90,3 @@ def model_spectrogram(model: HookedMLLM, audio: Audio) -> Spectrogram:
     if bank.rate != (rate := model.adapter.sampling_rate(model.processor)):
         bank = MelBank.plain(rate)
     return spectrogram(open_audio(audio, bank.rate), bank)
-
-
-def _scattered(places: Places, here: torch.Tensor, values: Places) -> Places:
-    columns = {}
-    for column in fields(Places):
-        old, new = getattr(places, column.name), getattr(values, column.name)
-        columns[column.name] = old.index_copy(0, here, new)
-    return Places(**columns)
-
-
-def _check(places: int, positions: int, what: str) -> None:
-    if places != positions:
-        raise UnsupportedModelError(
-            f"The adapter reported {places} places for {positions} {what}; its method places does not fit "
-            "these inputs."
-        )

@@ -57,9 +57,9 @@ class Preparer:
         return Batch(inputs, groups, tuple(samples))
 
     def lengths(self, samples: Sequence[Sample], template: str) -> list[int | str]:
-        """Tokens of each sample's prompt, from media headers alone where the adapter can tell by them.
+        """Tokens of each sample's prompt, from media headers alone where they are enough for the adapter.
 
-        In the place of a length: why a sample's media are unreadable.
+        In place of a length: why a sample's media are unreadable.
         """
         template = self.template(template)
         lengths: list[int | str] = []

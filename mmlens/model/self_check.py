@@ -140,8 +140,8 @@ def logits_equal_hugging_face(model: HookedMLLM, probe: Probe) -> str | None:
     """The spliced model's logits are those of the plain Hugging Face model, at every real token."""
     theirs = model.hf(**probe.batch.inputs, use_cache=False).logits
     real = probe.batch.groups.attention
-    difference = _difference(model(probe.batch)[real], theirs[real])
-    if difference <= _tolerance(model):
+    difference = relative_difference(model(probe.batch)[real], theirs[real])
+    if difference <= tolerance(model):
         return None
     return f"the logits differ from Hugging Face's by {difference:.1e} of their norm."
 
@@ -185,8 +185,8 @@ def padding_changes_nothing(model: HookedMLLM, probe: Probe) -> str | None:
     """A padded row has the logits of the row alone."""
     row, alone = probe.alone
     padded = model(probe.batch)[row][probe.batch.groups.attention[row]]
-    difference = _difference(padded, model(alone)[0])
-    if difference <= _tolerance(model):
+    difference = relative_difference(padded, model(alone)[0])
+    if difference <= tolerance(model):
         return None
     return f"a padded row's logits differ from those of the row alone by {difference:.1e}."
 
@@ -196,7 +196,7 @@ def placeholders_are_features(model: HookedMLLM, probe: Probe) -> str | None:
     if probe.other is None:
         return None
     model.media_rows(probe.batch)
-    here, there = (_embedded(model, batch) for batch in (probe.batch, probe.other))
+    here, there = (_run(model, one, "hook_embed")[1] for one in (probe.batch, probe.other))
     changed = (here != there).any(-1)
     placeholders = _placeholders(probe.batch)
     if bool((changed & ~placeholders).any()):
@@ -212,19 +212,12 @@ def placeholders_are_features(model: HookedMLLM, probe: Probe) -> str | None:
 
 def last_lens_equals_logits(model: HookedMLLM, probe: Probe) -> str | None:
     """The final norm and head of the last layer's residual stream give the logits."""
-    held: list[Tensor] = []
-
-    def keep(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001
-        held.append(tensor)
-
-    name = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    logits = model.run_with_hooks(probe.batch, fwd_hooks=[(name, keep)])
+    logits, last = _run(model, probe.batch, f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     decoder = model.adapter.decoder()
-    lens = decoder.head(decoder.norm(held[0]))
-    lens = model.adapter.final_logits(lens)
+    lens = model.adapter.final_logits(decoder.head(decoder.norm(last)))
     real = probe.batch.groups.attention
-    difference = _difference(lens[real], logits[real])
-    if difference <= _tolerance(model):
+    difference = relative_difference(lens[real], logits[real])
+    if difference <= tolerance(model):
         return None
     return f"norm and head of the last layer give logits that differ by {difference:.1e}."
 
@@ -240,14 +233,16 @@ CHECKS: dict[str, Callable[[HookedMLLM, Probe], str | None]] = {
 }
 
 
-def _embedded(model: HookedMLLM, batch: Batch) -> Float[Tensor, "batch pos d_model"]:
+def _run(
+    model: HookedMLLM, batch: Batch, name: str
+) -> tuple[Float[Tensor, "batch pos d_vocab"], Float[Tensor, "batch pos d_model"]]:
+    """Logits, and the residual stream at a hook point."""
     held: list[Tensor] = []
 
     def keep(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001
         held.append(tensor.clone())
 
-    model.run_with_hooks(batch, fwd_hooks=[("hook_embed", keep)])
-    return held[0]
+    return model.run_with_hooks(batch, fwd_hooks=[(name, keep)]), held[0]
 
 
 def _placeholders(batch: Batch) -> Bool[Tensor, "batch pos"]:
@@ -255,12 +250,13 @@ def _placeholders(batch: Batch) -> Bool[Tensor, "batch pos"]:
     return torch.stack(masks).any(0)
 
 
-def _difference(ours: Tensor, theirs: Tensor) -> float:
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     """Norm of the difference over the norm of the reference; infinite where it is no number."""
-    ours, theirs = ours.double(), theirs.double()
+    ours, theirs = ours.double(), theirs.to(ours.device).double()
     ratio = float((ours - theirs).norm() / theirs.norm())
     return float("inf") if math.isnan(ratio) else ratio
 
 
-def _tolerance(model: HookedMLLM) -> float:
+def tolerance(model: HookedMLLM) -> float:
+    """The largest relative difference of logits that rounding explains in the model's dtype."""
     return TOLERANCE.get(model.dtype, max(TOLERANCE.values()))
