@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 from PIL import Image
 from torch import Tensor
@@ -141,13 +142,11 @@ class EntryMaker:
             picture, image = opened[at]
             said = _said(places, position, len(sample.images), len(sample.videos))
             if role in ("patch", "newline"):
-                edges = places.boxes[position].tolist()
-                box = (edges[0], edges[1], edges[2], edges[3])
+                box = cast(Box, tuple(places.boxes[position].tolist()))
                 if role == "patch":
                     crop = self._crop(picture, image, box)
             elif role == "class" and int(places.tile[position]) > 0:
-                edges = places.boxes[position].clamp(0, 1).tolist()
-                box = (edges[0], edges[1], edges[2], edges[3])
+                box = cast(Box, tuple(places.boxes[position].clamp(0, 1).tolist()))
         else:
             listed = self._token_ids(batch)
             if listed is not None:
@@ -227,13 +226,8 @@ def _said(places: Places, position: int, pictures: int, videos: int) -> str:
         picture += f" of video {number}" if videos > 1 else ""
     else:
         picture = f"picture {number}" if pictures > 1 else "whole picture"
-    part = (
-        picture
-        if tile == 0
-        else f"{picture}, tile {tile}"
-        if picture != "whole picture"
-        else f"tile {tile}"
-    )
+    tiled = f"tile {tile}" if picture == "whole picture" else f"{picture}, tile {tile}"
+    part = tiled if tile else picture
     return {
         "patch": f"patch, {part}",
         "newline": f"newline behind a row of patches, {part}",
@@ -263,12 +257,8 @@ def words_around(
     tail = _decoded(tokenizer, end, placeholders)
     # Tokenizers drop the blank in front of a text, which here stands between two of its parts.
     joined = tokenizer.decode([*start[-1:], ids[position]]) if start else token
-    if (
-        start
-        and start[-1] not in placeholders
-        and " " in joined.strip()
-        and not token.startswith(" ")
-    ):
+    inner = start and start[-1] not in placeholders
+    if inner and " " in joined.strip() and not token.startswith(" "):
         head += " "
     if end and end[0] not in placeholders:
         pair = tokenizer.decode([ids[position], end[0]])
@@ -282,15 +272,5 @@ def words_around(
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int], placeholders: Mapping[int, str]) -> str:
-    parts: list[str] = []
-    run: list[int] = []
-    for token in [*ids, None]:
-        if token is not None and token not in placeholders:
-            run.append(token)
-            continue
-        if run:
-            parts.append(tokenizer.decode(run))
-            run = []
-        if token is not None and (not parts or parts[-1] != placeholders[token]):
-            parts.append(placeholders[token])
-    return " ".join(parts)
+    runs = groupby(ids, placeholders.get)
+    return " ".join(tokenizer.decode(list(run)) if word is None else word for word, run in runs)

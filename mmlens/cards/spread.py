@@ -69,15 +69,12 @@ def _bars(shares: Sequence[float], peak: float, first: int, edges: Sequence[floa
 def _axis(first: int, last: int, edges: Sequence[float]) -> str:
     """Zero and the outermost edges, in numbers."""
     number = last - first + 1
-    zero = edges.index(0.0) + 1 - first
+    zero = edges.index(0.0)
     ticks = [(zero, "0")]
-    low, high = first, last - 1
-    if low < edges.index(0.0):
-        ticks.append((low + 1 - first, _number(edges[low])))
-    if high > edges.index(0.0):
-        ticks.append((high + 1 - first, _number(edges[high])))
+    ticks += [(edge, _number(edges[edge])) for edge in (first, last - 1) if edge != zero]
     marks = "".join(
-        f'<span style="left:{100 * place / number:.1f}%">{label}</span>' for place, label in ticks
+        f'<span style="left:{100 * (edge + 1 - first) / number:.1f}%">{label}</span>'
+        for edge, label in ticks
     )
     return f'<div class="axis">{marks}</div>'
 

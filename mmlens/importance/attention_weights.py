@@ -51,7 +51,7 @@ class Heads:
         """The attention of one row among its real (not padding) tokens."""
         here = contiguous(real)
         mask = attention.mask
-        # A mask of two dimensions tells padding only, which is left out anyhow.
+        # A mask of two dimensions is of padding alone, which is left out anyhow.
         if mask is not None and mask.dim() != 4:
             mask = None
         if mask is not None:
@@ -111,9 +111,9 @@ def set_weights(
 ) -> Float[Tensor, "2 set token"]:
     """The token weights of ``attn_k`` and ``attn_q`` for several sets at once; 0 outside each set.
 
-    As :func:`mmlens.importance.formulas.token_weights` of each set's part of the attention, in memory
-    linear in the number of tokens. Mode ``paper`` goes through the blocks twice, since a softmax over queries
-    needs its denominators first. No maximum has to be taken off, since probabilities are at most 1.
+    As :func:`mmlens.importance.formulas.token_weights` of each set's part of the attention. Mode
+    ``paper`` goes through the blocks twice, since a softmax over queries needs its denominators first.
+    No maximum has to be taken off, since probabilities are at most 1.
     """
     member = sets.float()
     if mode == "causal":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,7 @@ class Row:
 
 
 class ImportanceStream(Stream[ImportanceScores]):
-    """A resumable collection of importance scores; see :class:`mmlens.streaming.stream.Stream`.
-
-    Args:
-        chosen: the scores.
-        model, plan, batching, checkpoint, share: as there.
-    """
+    """A resumable collection of importance scores; arguments as :class:`Stream`, and which scores."""
 
     def __init__(
         self,
@@ -169,30 +165,28 @@ class ImportanceStream(Stream[ImportanceScores]):
     def _hooks(self) -> list[Hook]:
         hooks = [] if self._reader is None else self._reader.hooks()
         for layer in range(self.model.module(LANGUAGE).layers):
-            hooks.append(self.model.activation_hook(LANGUAGE, layer, self._reducer(layer)))
+            hooks.append(self.model.activation_hook(LANGUAGE, layer, partial(self._add, layer)))
         return hooks
 
-    def _reducer(self, layer: int) -> Callable[..., None]:
-        def reduce(tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
-            attention = None if self._reader is None else self._attention_of(layer)
-            for index, row in enumerate(self._rows):
-                if not len(row.present):
-                    continue  # none of its tokens is in a group that was asked for
-                scored = row_scores(
-                    tensor[index, row.here].detach(),
-                    activation,
-                    row.sets,
-                    None if attention is None else Heads.of_row(attention, index, row.real),
-                    self.chosen.attention_mode,
-                    self.chosen.scores,
-                )
-                target = self._sums[row.dataset, :, :, layer]
-                target.index_add_(1, row.present, scored.to(target))
-
-        return reduce
+    def _add(self, layer: int, tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
+        """Add the scores of every row, from a layer's tensor [batch, pos, neuron]."""
+        attention = None if self._reader is None else self._attention_of(layer)
+        for index, row in enumerate(self._rows):
+            if not len(row.present):
+                continue  # none of its tokens is in a group that was asked for
+            scored = row_scores(
+                tensor[index, row.here].detach(),
+                activation,
+                row.sets,
+                None if attention is None else Heads.of_row(attention, index, row.real),
+                self.chosen.attention_mode,
+                self.chosen.scores,
+            )
+            target = self._sums[row.dataset, :, :, layer]
+            target.index_add_(1, row.present, scored.to(target))
 
     def _attention_of(self, layer: int) -> LayerAttention:
-        """What the layer's attention has computed from in this forward; it is let go of here."""
+        """What the layer's attention has computed from in this forward; not kept beyond this call."""
         if layer not in self._attention:
             raise HookError(
                 f"Layer {layer}'s attention has not passed its hook points in this forward, so there is "
@@ -208,9 +202,8 @@ class ImportanceStream(Stream[ImportanceScores]):
             real = batch.groups.attention[index]
             member = stacked[:, index][:, real]
             present = member.any(-1).nonzero()[:, 0]
-            dataset = self.plan.keys.index(str(sample.get(self.plan.by)))
             sets = TokenSets.of(member[present])
-            self._rows.append(Row(dataset, present, sets, real, contiguous(real)))
+            self._rows.append(Row(self.plan.key(sample), present, sets, real, contiguous(real)))
 
     def _after(self, batch: Batch) -> None:  # noqa: ARG002
         for row in self._rows:

@@ -1,16 +1,16 @@
 """The three stages, found by a rule: change points of the lens's entropy over the layers (MM-9).
 
-MMNeuron tells three stages by eye (methods 2.7): features are aligned (entropy is high), understood
+MMNeuron finds three stages by eye (methods 2.7): features are aligned (entropy is high), understood
 (it falls sharply), put into words (it rises a little). Here the mean curve over samples is fitted
 by a continuous line with two bends at layers, the pair of layers with the smallest squared error;
-drawing samples anew tells how sure the bends and the slopes are. The rule is ours.
+drawing samples anew shows how sure the bends and the slopes are. The rule is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -115,7 +115,7 @@ def find_stages(
 
     best = pairs[_errors(mean[None], numbers, pairs).argmin(1)[0]]
     chosen = pairs[_errors(drawn, numbers, pairs).argmin(1)]
-    edges = [0, int(best[0]), int(best[1]), n_layers - 1]
+    edges = [int(numbers[one]) for one in (0, *best, -1)]
     slopes = _slopes(drawn, numbers, best)
     own = _slopes(mean[None], numbers, best)[0]
     low, high = np.quantile(slopes, [0.025, 0.975], axis=0)
@@ -126,18 +126,12 @@ def find_stages(
         layers=tuple(int(one) for one in numbers),
         mean=mean,
         fitted=design @ np.linalg.lstsq(design, mean, rcond=None)[0],
-        bends=(int(numbers[best[0]]), int(numbers[best[1]])),
+        bends=(edges[1], edges[2]),
         intervals=tuple((int(numbers[a]), int(numbers[b])) for a, b in ends),  # type: ignore[arg-type]
         shares=shares,
         stages=tuple(  # type: ignore[arg-type]
-            Stage(
-                int(numbers[edges[i]]),
-                int(numbers[edges[i + 1]]),
-                float(own[i]),
-                float(low[i]),
-                float(high[i]),
-            )
-            for i in range(3)
+            Stage(*piece, *map(float, slope))
+            for piece, slope in zip(pairwise(edges), zip(own, low, high, strict=True), strict=True)
         ),
         explained=_explained(mean, numbers, pairs),
         n_samples=n_samples,

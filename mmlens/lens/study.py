@@ -118,8 +118,7 @@ def _rows(
     last = batch.groups.mask("last").cpu()
     found = []
     for row, sample in enumerate(batch.samples):
-        at_last = last[row]
-        known = int(answers[row, 0]) >= 0
+        known, at_last = int(answers[row, 0]) >= 0, (slice(None), row, last[row], 0)
         found.append(
             {
                 "id": sample.id,
@@ -131,10 +130,8 @@ def _rows(
                     }
                     for group, mask in masks.items()
                 },
-                "answer_rank": result.token_ranks[:, row, at_last, 0].flatten().tolist()
-                if known
-                else None,
-                "answer_p": result.token_probabilities[:, row, at_last, 0].flatten().tolist()
+                "answer_rank": result.token_ranks[at_last].flatten().tolist() if known else None,
+                "answer_p": result.token_probabilities[at_last].flatten().tolist()
                 if known
                 else None,
             }

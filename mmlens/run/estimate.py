@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import prod
 
 import torch
 
@@ -88,19 +88,18 @@ def estimate(
         model.forward(batch, logits_to_keep=1)  # the first one sets up buffers
         forward = _seconds(lambda: model.forward(batch, logits_to_keep=1))
         answer = _seconds(lambda: model.generate(batch, max_new_tokens, do_sample=False))
-    per_sample = 1 / len(batch)
-    neurons = sum(model.module(m).layers * model.module(m).width for m in modules)
+    neurons = sum(prod(model.module(name).shape) for name in modules)
     disk = neurons * keys * 8 * (len(FIELDS) - 1) + answers * _ANSWER_BYTES
     return Estimate(
         forwards=forwards,
         answers=answers,
-        seconds=(forward * forwards + answer * answers) * per_sample,
+        seconds=(forward * forwards + answer * answers) / len(batch),
         memory_mb=peak_memory_mb(),
         disk_mb=disk / 2**20,
     )
 
 
-def _seconds(run: Any) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     """The shortest of a few runs: whatever else the machine does can only add to it."""
     taken = []
     for _ in range(_REPEATS):

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -75,7 +75,7 @@ class Run:
     """
 
     folder: Path
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any]
 
     @classmethod
     def open(
@@ -97,10 +97,8 @@ class Run:
         if path.exists():
             manifest = _read_manifest(path)
             if (old := manifest.get("settings", {})) != settings:
-                changed = sorted(k for k in {*old, *settings} if old.get(k) != settings.get(k))
-                what = ", ".join(
-                    f"{k} ({old.get(k)!r} -> {settings.get(k)!r})" for k in changed[:4]
-                )
+                changed = sorted(k for k in {*old, *settings} if old.get(k) != settings.get(k))[:4]
+                what = ", ".join(f"{k} ({old.get(k)!r} -> {settings.get(k)!r})" for k in changed)
                 raise RunFolderError(
                     f"{folder} holds a run made with other settings: {what}. Give another folder, or "
                     "delete this one."
@@ -195,10 +193,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"{path} is not a run's manifest: {error}; give another folder."
         ) from error
-    parts = (
-        (manifest.get(k) for k in ("settings", "stages")) if isinstance(manifest, dict) else [None]
-    )
-    if not all(isinstance(part, dict) for part in parts):
+    if not isinstance(manifest, dict) or not all(
+        isinstance(manifest.get(part), dict) for part in ("settings", "stages")
+    ):
         raise RunFolderError(f"{path} is not a run's manifest; give another folder.")
     return manifest
 

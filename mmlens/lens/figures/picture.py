@@ -34,13 +34,6 @@ class View:
     tiled: bool
     grids: tuple[Grid, ...]
 
-    def extent(self, width: int, height: int) -> tuple[float, float]:
-        """How far the cells reach to the right and down, in sizes of the picture; at least 1."""
-        return (
-            max(1.0, *(float(grid.x[-1]) / width for grid in self.grids)),
-            max(1.0, *(float(grid.y[-1]) / height for grid in self.grids)),
-        )
-
 
 def lens_on_picture(
     result: Readings,
@@ -72,8 +65,8 @@ def lens_on_picture(
         ValueError: no token of this picture was read.
     """
     views = views_of(result, row, places, "image", medium, picture.size)
-    titles = ["tokens of its tiles" if v.tiled else "tokens of the whole picture" for v in views]
-    titles = ["picture", *titles]
+    panels = ["tokens of its tiles" if v.tiled else "tokens of the whole picture" for v in views]
+    titles = ["picture", *panels]
     figure = make_subplots(cols=len(titles), subplot_titles=titles, horizontal_spacing=0.025)
     width, height = picture.size
     across, along = extent(views, picture.size)
@@ -135,8 +128,9 @@ def _views(places: Places, own: Bool[Tensor, " pos"], size: tuple[int, int]) -> 
 
 def extent(views: Sequence[View], size: tuple[int, int]) -> tuple[float, float]:
     """How far the cells of several panels reach to the right and down, in sizes of the picture."""
-    every = [view.extent(*size) for view in views]
-    return max(across for across, _ in every), max(along for _, along in every)
+    grids = [grid for view in views for grid in view.grids]
+    across = max(1.0, *(float(grid.x[-1]) / size[0] for grid in grids))
+    return across, max(1.0, *(float(grid.y[-1]) / size[1] for grid in grids))
 
 
 def show_picture(

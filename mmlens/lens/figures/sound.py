@@ -28,32 +28,6 @@ _LETTERS = 8
 _LINE, _BETWEEN, _WIDTH, _PER_SECOND = 150, 48, 1220, 200
 
 
-def spectrogram_figure(spectrogram: Spectrogram, title: str = "Spectrogram") -> go.Figure:
-    """A sound's spectrogram: time in seconds, frequency in Hz on the mel scale, loudness in decibels.
-
-    Args:
-        spectrogram: of :func:`mmlens.data.media.spectrogram.spectrogram`.
-        title: of the figure.
-    """
-    bands, frames = spectrogram.levels.shape
-    hz = np.broadcast_to(spectrogram.frequencies[:, None], (bands, frames))
-    figure = go.Figure(
-        go.Heatmap(
-            z=spectrogram.levels,
-            x=np.arange(frames) * spectrogram.hop,
-            y=(np.arange(bands) + 0.5) / bands,
-            customdata=hz,
-            colorscale="Greys",
-            colorbar={"title": {"text": "dB"}, "thickness": 14},
-            hovertemplate="%{x:.2f} s, %{customdata:.0f} Hz: %{z:.0f} dB<extra></extra>",
-        )
-    )
-    _frequency_axis(figure, spectrogram, 0.0)
-    figure.update_xaxes(title="time (s)", range=[0, spectrogram.seconds], showgrid=False)
-    said = f"{spectrogram.seconds:.2f} s. Dark: loud, in decibels below the loudest."
-    return finish(figure, title, said, height=380)
-
-
 def lens_on_sound(
     result: Readings,
     row: int,
@@ -132,11 +106,17 @@ def _show_line(
     show_picture(
         figure, picture_uri(stretch(spectrogram, start, end)), (start, 1, end - start, 1), line, 1
     )
-    _frequency_axis(figure, spectrogram, _LOWEST, line)
-    title = "time (s)" if line == lines else None
-    figure.update_xaxes(
-        range=list(span), title=title, showgrid=False, zeroline=False, row=line, col=1
+    marks, plain = spectrogram.ticks(), {"showgrid": False, "zeroline": False}
+    figure.update_yaxes(
+        range=[_LOWEST, 1],
+        tickvals=[place for place, _ in marks],
+        ticktext=[name for _, name in marks],
+        row=line,
+        col=1,
+        **plain,
     )
+    title = "time (s)" if line == lines else None
+    figure.update_xaxes(range=list(span), title=title, row=line, col=1, **plain)
 
 
 def stretch(spectrogram: Spectrogram, start: float, end: float) -> Image.Image:
@@ -146,19 +126,3 @@ def stretch(spectrogram: Spectrogram, start: float, end: float) -> Image.Image:
     left, right = (one / spectrogram.seconds * whole.width for one in (start, end))
     size = (max(1, round(right - left)), height)
     return whole.resize(size, Image.Resampling.BOX, box=(left, 0, right, height))
-
-
-def _frequency_axis(
-    figure: go.Figure, spectrogram: Spectrogram, lowest: float, row: int | None = None
-) -> None:
-    marks = spectrogram.ticks()
-    figure.update_yaxes(
-        range=[lowest, 1],
-        tickvals=[place for place, _ in marks],
-        ticktext=[name for _, name in marks],
-        title="frequency" if row is None else None,
-        showgrid=False,
-        zeroline=False,
-        row=row,
-        col=None if row is None else 1,
-    )

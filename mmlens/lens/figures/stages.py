@@ -11,7 +11,7 @@ from mmlens.lens.stages import Stages
 from mmlens.plots.lens import layer_step
 from mmlens.plots.style import GREY, INK, domain_styles, finish, label
 
-#: Fillings of stacked bars, which in greyscale colour alone does not tell apart.
+#: Fillings of stacked bars, whose colours look alike in greyscale.
 FILLINGS = ("", "/", ".", "x", "-", "\\", "+", "|")
 
 
