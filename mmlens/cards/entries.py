@@ -66,11 +66,9 @@ class EntryMaker:
             for spot in spots:
                 position, value = int(found.positions[spot]), float(found.values[spot])
                 entry = self._entry(one, batch, places, position, value, opened)
-                layer, index = found.neurons[spot[0]].tolist()
-                if places is not None and (layer, index) in along:
-                    entry = self._with_strip(
-                        entry, one, batch, places, position, along[layer, index]
-                    )
+                values = along.get(tuple(found.neurons[spot[0]].tolist()))
+                if places is not None and values is not None:
+                    entry = self._with_strip(entry, one, batch, places, position, values)
                 ready[spot] = entry
         n, keys, k = found.values.shape
         return {

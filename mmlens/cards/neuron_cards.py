@@ -58,8 +58,8 @@ def neuron_cards(
             last axis; they decide which neurons of a large set are shown.
         keys: order of the domains, or of the token groups; default: sorted, or that of ``groups``.
         per_set: neurons shown of each set at most: those most often active in the domain (or group) of
-            the set's name, by ``probabilities``; without these, or where there is no such domain, neurons spread
-            evenly over the set. None: all.
+            the set's name, by ``probabilities``; without these, or where there is no such domain,
+            neurons spread evenly over the set. None: all.
         top_k: examples per neuron and domain.
         n_tokens: promoted and suppressed tokens; language module only.
         by: field of the samples that the examples are sorted by.
@@ -221,9 +221,9 @@ def _about(
     box = "The box is the part of the picture that the position's own patch was cut from. "
     parts = [
         f"Shown are {len(found.neurons)} of {total} neurons of the module {found.module!r}."
-        f"{how_chosen if len(found.neurons) < total else ''} An activation is the output of the activation function, before the product "
-        "with the up branch where there is one; a neuron is active where it is above zero. Counted "
-        f"are {positions:,} positions ({where}) of {read:,} samples; {len(found.skipped)} were skipped.",
+        f"{how_chosen if len(found.neurons) < total else ''} An activation is the output of the "
+        "activation function, before the product with the up branch where there is one; a neuron is "
+        f"active where it is above zero. Counted are {positions:,} positions ({where}) of {read:,} samples; {len(found.skipped)} were skipped.",
         "Distribution: the share of positions per bin. Bins are equally wide in the logarithm, on "
         "both sides of zero (the vertical line); pale below it, dark above. All rows of a card have "
         "one scale.",

@@ -19,12 +19,8 @@ from mmlens.tokens.places import Box
 
 #: (longest side of a picture, of a crop) in pixels, tried in turn until the page is small enough.
 SIDES = ((224, 96), (160, 72), (112, 56), (72, 40))
-
-
 #: Samples per second that sounds are given at most, at each of these steps.
 RATES = (16000, 12000, 8000, 8000)
-
-
 #: Width and height in pixels that a picture, and a crop, has on the page.
 _ROOM = {False: (104, 88), True: (80, 88)}
 

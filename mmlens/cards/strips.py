@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmlens.cards.strip_svg import SHAPE, Sound, Strip
 from mmlens.data.identity import media_identity
-from mmlens.data.media.sounds import open_audio
-from mmlens.data.media.videos import open_video
+from mmlens.data.media.sounds import Audio, open_audio
+from mmlens.data.media.videos import Video, open_video
 from mmlens.data.samples import Sample
 from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.model.places import model_spectrogram
@@ -47,20 +47,19 @@ class StripMaker:
                 return None
             kind, medium = present[0], 0
         own = (places.kind == kind) & (places.medium == medium)
+        marked = position if inside else None
         if KINDS[kind] == "audio":
-            return self._of_sound(sample, medium, places, values, own, position if inside else None)
-        return self._seen(sample, medium, places, values, own, position if inside else None)
+            return self._of_sound(sample.audios[medium], places, values, own, marked)
+        return self._of_video(sample.videos[medium], places, values, own, marked)
 
     def _of_sound(
         self,
-        sample: Sample,
-        medium: int,
+        audio: Audio,
         places: Places,
         values: Float[Tensor, " pos"],
         own: Tensor,
         position: int | None,
     ) -> Strip:
-        audio = sample.audios[medium]
         name = media_identity(Sample("", "", audios=(audio,)))
         if name not in self.pictures:
             spectrum = model_spectrogram(self.model, audio)
@@ -74,16 +73,14 @@ class StripMaker:
         mark = None if position not in spans else tuple(places.seconds[position].tolist())
         return Strip(name, "s", len(wave) / rate, tuple(curve), mark, name)
 
-    def _seen(
+    def _of_video(
         self,
-        sample: Sample,
-        medium: int,
+        video: Video,
         places: Places,
         values: Float[Tensor, " pos"],
         own: Tensor,
         position: int | None,
     ) -> Strip:
-        video = sample.videos[medium]
         name = media_identity(Sample("", "", videos=(video,)))
         if name not in self.pictures:
             frames = open_video(video).frames

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -90,7 +91,7 @@ class AttentionReader:
     def hooks(self) -> list[Hook]:
         """What records at the hook points of every layer."""
         return [
-            (f"blocks.{layer}.attn.{point}", self._recorder(layer, point))
+            (f"blocks.{layer}.attn.{point}", partial(self._record, layer, point))
             for layer in self._layers
             for point in self._points
         ]
@@ -100,27 +101,24 @@ class AttentionReader:
         """Also record the masks that Hugging Face hands to the layers, while the hooks are on."""
         with ExitStack() as stack:
             for index, layer in self._layers.items():
-                handle = layer.register_forward_pre_hook(self._at_call(index), with_kwargs=True)
+                record = partial(self._record_mask, index)
+                handle = layer.register_forward_pre_hook(record, with_kwargs=True)
                 stack.callback(handle.remove)
             stack.callback(self._seen.clear)
             stack.callback(self._masks.clear)
             yield
 
-    def _at_call(self, layer: int) -> Callable[..., None]:
-        def record(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._masks[layer] = kwargs.get("attention_mask")
-            self._seen[layer] = {}
+    def _record_mask(
+        self, layer: int, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._masks[layer] = kwargs.get("attention_mask")
+        self._seen[layer] = {}
 
-        return record
-
-    def _recorder(self, layer: int, point: str) -> Callable[..., None]:
-        def record(tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG001
-            seen = self._seen[layer]
-            seen[point] = tensor.detach()
-            if len(seen) == len(self._points):
-                self._read(layer, self._attention(layer, self._seen.pop(layer)))
-
-        return record
+    def _record(self, layer: int, point: str, tensor: Tensor, hook: HookPoint) -> None:  # noqa: ARG002
+        seen = self._seen[layer]
+        seen[point] = tensor.detach()
+        if len(seen) == len(self._points):
+            self._read(layer, self._attention(layer, self._seen.pop(layer)))
 
     def _attention(self, layer: int, seen: dict[str, Tensor]) -> LayerAttention:
         module = self._attentions[layer]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -19,10 +20,11 @@ from mmlens.neurons import NeuronSet
 def activations_of(
     model: HookedMLLM, batch: Batch, neurons: NeuronSet
 ) -> dict[tuple[int, int], Float[Tensor, " pos"]]:
-    """What some neurons of a module do on every position of one sample.
+    """(layer, index) -> a neuron's activation on every position of one sample.
 
-    The activation is that of :class:`mmlens.statistics.top_activations.TopActivations`, and so is the order of
-    the positions: those of the prompt without padding, or the sample's real ones in a tower.
+    Activations and the order of positions are those of
+    :class:`mmlens.statistics.top_activations.TopActivations`: the positions of the prompt without
+    padding, or the sample's real ones in a tower.
 
     Args:
         model: a hooked model.
@@ -32,15 +34,12 @@ def activations_of(
     module, layers = neurons.module, neurons.per_layer()
     seen: dict[int, list[Tensor]] = defaultdict(list)
 
-    def reader(layer: int) -> Callable[[Tensor, Callable[[Tensor], Tensor]], None]:
-        def keep(tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
-            flat = tensor.detach().flatten(0, -2)
-            chosen = flat.index_select(1, layers[layer].to(flat.device))
-            seen[layer].append(activation(chosen).float().cpu())
+    def keep(layer: int, tensor: Tensor, activation: Callable[[Tensor], Tensor]) -> None:
+        flat = tensor.detach().flatten(0, -2)
+        chosen = flat.index_select(1, layers[layer].to(flat.device))
+        seen[layer].append(activation(chosen).float().cpu())
 
-        return keep
-
-    hooks = [model.activation_hook(module, layer, reader(layer)) for layer in layers]
+    hooks = [model.activation_hook(module, layer, partial(keep, layer)) for layer in layers]
     with model.hooks(fwd_hooks=hooks):
         model.forward(batch.to(model.device), logits_to_keep=1)
     if module == LANGUAGE:
@@ -49,7 +48,6 @@ def activations_of(
         rows = model.tower_rows(batch, module)
     found = {}
     for layer, columns in layers.items():
-        real = [flat[row == 0] for flat, row in zip(seen[layer], rows, strict=True)]
-        values = torch.cat(real)
+        values = torch.cat([flat[row == 0] for flat, row in zip(seen[layer], rows, strict=True)])
         found |= {(layer, int(n)): values[:, i] for i, n in enumerate(columns)}
     return found
