@@ -37,7 +37,7 @@ def packed_places(patches: Places, packed: Int[Tensor, " feature"]) -> Places:
     """The places of packed features.
 
     Args:
-        patches: the patches of all of a picture's tiles, one tile behind another, not clipped.
+        patches: the patches of all of a picture's tiles, one tile after another, not clipped.
         packed: for each feature the patch it is; -1 for a newline, which ends the row before it.
     """
     newline = packed < 0

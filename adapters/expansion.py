@@ -12,7 +12,7 @@ from mmlens.errors import SampleError
 def expanded(
     prompts: Sequence[str], tokens: Mapping[str, str], texts: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], list[list[tuple[str, int]]]]:
-    """Prompts with every medium's text in the place of its placeholder.
+    """Prompts with every medium's text in place of its placeholder.
 
     Args:
         prompts: texts with one placeholder per medium.

@@ -1,7 +1,7 @@
 """Idefics3 and SmolVLM: SigLIP tower, pixel shuffle, tiles with their places, Llama decoder.
 
 A picture (arXiv 2408.12637, 2504.05299) is cut into a grid of tiles, each announced by its place
-(``<row_1_col_2>``), with the whole picture, shrunk to a tile, behind them. Neighbouring patches are
+(``<row_1_col_2>``), followed by the whole picture, shrunk to a tile. Neighbouring patches are
 stacked (pixel shuffle), and the connector, one Linear, gives one feature for each stack. SmolVLM shows
 a video as its frames, each one a tile with its time.
 """

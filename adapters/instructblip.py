@@ -73,7 +73,7 @@ class InstructBlipAdapter(SquareAdapter):
         return self.patches(pixels) + 1 if module == "vision" else self._queries
 
     def grid(self, module: str) -> tuple[int, int, int]:
-        """The tower's patches, behind a class token."""
+        """The tower's patches, after a class token."""
         return *self.patch_grid(), 1
 
     def tower_rows(

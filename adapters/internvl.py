@@ -2,7 +2,7 @@
 
 A picture is resized to the grid of tiles whose shape is nearest its own, with a thumbnail after them;
 a frame of a video is one tile. The tower sees each tile's patches and a class token. The class token
-is left out, 2 x 2 neighbouring patches are stacked (pixel shuffle), and the projector, an MLP behind a
+is left out, 2 x 2 neighbouring patches are stacked (pixel shuffle), and the projector, an MLP after a
 LayerNorm, gives one feature for each stack.
 """
 

@@ -61,7 +61,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
     def places(
         self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
-        """Patches of tiles and frames; newlines at the ends of rows, and behind videos.
+        """Patches of tiles and frames; newlines at the ends of rows, and after videos.
 
         A scaled-down grid's patches are the cells that divide the picture evenly.
         """

@@ -34,7 +34,7 @@ class PaliGemmaAdapter(SquareAdapter):
     def prompt(self, sample: Sample, processor: Any, template: str) -> str:
         """The pictures' placeholders and the bare question, which is the form of its training.
 
-        The processor itself puts the start token before the question and a line break behind it.
+        The processor itself puts the start token before the question and a line break after it.
 
         Raises:
             SampleError: a sample without a picture.

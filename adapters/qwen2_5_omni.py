@@ -1,7 +1,7 @@
 """Qwen2.5-Omni: the thinker, which reads text, pictures, videos and sounds (arXiv 2503.20215).
 
 Pictures and videos pass the tower of Qwen2.5-VL. Sounds pass a Whisper-like encoder that attends
-within blocks of two seconds: the frames of all sounds lie one behind another, without padding, and
+within blocks of two seconds: the frames of all sounds follow one another, without padding, and
 pairs of them are averaged, one token per 40 ms. The talker, which speaks the thinker's answers, is
 not loaded. TMRoPE gives audio tokens and frames of video the same clock.
 """
@@ -37,19 +37,12 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
 
     model_types = ("qwen2_5_omni_thinker", "qwen2_5_omni")
     modalities = ("image", "video", "audio")
-    special_tokens = (
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|vision_bos|>",
-        "<|vision_eos|>",
-        "<|audio_bos|>",
-        "<|audio_eos|>",
-    )
     brackets = {
         "image": ("<|vision_bos|>", "<|vision_eos|>"),
         "video": ("<|vision_bos|>", "<|vision_eos|>"),
         "audio": ("<|audio_bos|>", "<|audio_eos|>"),
     }
+    special_tokens = ("<|im_start|>", "<|im_end|>", *brackets["image"], *brackets["audio"])
 
     def __init__(self, hf: PreTrainedModel) -> None:
         if hf.config.model_type == "qwen2_5_omni":
@@ -87,7 +80,7 @@ class Qwen2_5OmniAdapter(Qwen2_5VLAdapter):  # noqa: N801
     def tower_rows(
         self, module: str, inputs: Mapping[str, Any], media_rows: Mapping[str, Sequence[int]]
     ) -> list[Int[Tensor, ...]]:
-        """For ``audio`` the frames of each sound behind the convolutions; padding never gets there."""
+        """For ``audio`` the frames of each sound after the convolutions; padding never gets there."""
         if module != "audio":
             return super().tower_rows(module, inputs, media_rows)
         if inputs.get("input_features") is None:

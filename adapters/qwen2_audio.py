@@ -1,7 +1,7 @@
 """Qwen2-Audio: Whisper-like audio tower, one linear projector, Qwen decoder (arXiv 2407.10759).
 
 A sound becomes a log-mel spectrogram padded to 30 seconds. Two convolutions, the second of stride
-two, halve its frames before the tower's layers; pooling halves them again behind those, so that a
+two, halve its frames before the tower's layers; pooling after the layers halves them again, so that a
 token stands for 40 ms. Padded frames run through the tower but reach neither the real ones, which
 do not attend to them, nor the prompt.
 """
@@ -124,7 +124,7 @@ class Qwen2AudioAdapter(FamilyAdapter):
     def _lengths(
         self, inputs: Mapping[str, Any]
     ) -> tuple[Int[Tensor, " sound"], Int[Tensor, " sound"]]:
-        """Real frames of each sound in the tower's layers, and behind its pooling."""
+        """Real frames of each sound in the tower's layers, and after its pooling."""
         return self._tokens(inputs["feature_attention_mask"].sum(-1))
 
     def _tokens(self, frames: Int[Tensor, ...]) -> tuple[Int[Tensor, ...], Int[Tensor, ...]]:

@@ -2,7 +2,7 @@
 
 A picture is resized to multiples of 28 pixels and cut into patches of 14; two frames of a video
 make one patch of depth two, and a picture stands for two equal frames. The tower's patches of all
-pictures lie one behind another, without a batch dimension. A merger (LayerNorm, then an MLP over
+pictures follow one another, without a batch dimension. A merger (LayerNorm, then an MLP over
 2 x 2 neighbouring patches) is the projector. In the decoder a token's rotary position has three
 axes, time, height and width (M-RoPE), which need the ``mm_token_type_ids`` of the processor.
 """
@@ -41,18 +41,16 @@ class Qwen2VLAdapter(FamilyAdapter):
 
     model_types = ("qwen2_vl",)
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
+    #: What the prompt format puts around the placeholder of a kind of media.
+    brackets: ClassVar[Mapping[str, tuple[str, str]]] = dict.fromkeys(
+        ("image", "video"), ("<|vision_start|>", "<|vision_end|>")
+    )
     #: The tokens of the prompt format that form the group ``special`` (MINER).
     special_tokens: ClassVar[tuple[str, ...] | None] = (
         "<|im_start|>",
         "<|im_end|>",
-        "<|vision_start|>",
-        "<|vision_end|>",
+        *brackets["image"],
     )
-    #: What the prompt format puts around the placeholder of a kind of media.
-    brackets: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "image": ("<|vision_start|>", "<|vision_end|>"),
-        "video": ("<|vision_start|>", "<|vision_end|>"),
-    }
 
     def towers(self) -> Towers:
         """The vision blocks' MLPs and the merger's one."""

@@ -1,8 +1,8 @@
 """Qwen3-VL: DeepStack features, interleaved M-RoPE, timestamps in text, Qwen3 decoder (arXiv 2511.21631).
 
-DeepStack (arXiv 2406.04334): besides the merger behind the last vision block, others read the
+DeepStack (arXiv 2406.04334): besides the merger after the last vision block, others read the
 patches after a few earlier blocks; what they give is added to the residual stream at the visual
-tokens, behind the decoder's first layers. A video's frames each stand between their own
+tokens, after the decoder's first layers. A video's frames each stand between their own
 ``<|vision_start|>`` and ``<|vision_end|>``, after their time in seconds, written as text.
 """
 
@@ -23,8 +23,8 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
     """``Qwen3VLForConditionalGeneration``.
 
     The layers of ``projector`` are the mergers in the order in which the decoder reads them: layer 0
-    is the merger behind the tower, whose output takes the place of the placeholders' embeddings;
-    layer i is the i-th DeepStack merger, whose output is added behind decoder layer i - 1. So layer
+    is the merger after the tower, whose output takes the place of the placeholders' embeddings;
+    layer i is the i-th DeepStack merger, whose output is added after decoder layer i - 1. So layer
     l writes into ``blocks.{l}.hook_resid_pre``, and ``blocks.{l - 1}.hook_resid_post`` is without it.
 
     Timestamps count as text. Around all frames of a video the processor leaves the pair of
@@ -76,6 +76,6 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
         visual = self.hf.model.visual
         places = list(visual.deepstack_visual_indexes)
         # The tower meets them in the order of its blocks, however the config lists them; a place
-        # behind its last block is never met.
+        # after its last block is never met.
         met = [places.index(block) for block in range(len(visual.blocks)) if block in places]
         return [visual.merger, *(visual.deepstack_merger_list[place] for place in met)]

@@ -16,7 +16,7 @@ from mmlens.tokens.places import Places, spans
 def sound_places(
     processor: Any, sizes: Sequence[MediaSizes], counts: Sequence[int], module: str
 ) -> list[Places]:
-    """The places of every sound's positions, of which each has so many, in the order of the sounds.
+    """The places of every sound's positions, ``counts`` of each, in the order of the sounds.
 
     A token of the prompt is made of two positions of the tower, which are made of two frames each.
     """
@@ -29,7 +29,7 @@ def sound_places(
 
 
 def encoded_as_embeddings(hf: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs with ``inputs_embeds``, the sounds' features merged in, in the place of spectrograms.
+    """Inputs with ``inputs_embeds``, the sounds' features merged in, in place of spectrograms.
 
     For models that take no ``mm_encoder_outputs``, but put nothing into embeddings they are given;
     their own forward is run up to its language model, and stopped there.

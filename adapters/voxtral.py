@@ -80,7 +80,7 @@ class VoxtralAdapter(FamilyAdapter):
     def places(
         self, module: str, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[MediaSizes]
     ) -> list[Places] | None:
-        """Pairs of frames in the encoder, eight frames a token; behind a sound's end ``padding``.
+        """Pairs of frames in the encoder, eight frames a token; after a sound's end ``padding``.
 
         See :func:`mmlens.tokens.places.spans`. At a chunk's border the convolutions read what lies in
         the chunk alone.

@@ -1,6 +1,6 @@
 """Domain-specific neurons by the entropy of activation probabilities (MMNeuron, arXiv 2406.11193).
 
-The statistic and the selection go back to LAPE (arXiv 2402.16438), with domains in the place of
+The statistic and the selection go back to LAPE (arXiv 2402.16438), with domains in place of
 languages. Pure functions on tensors; all logarithms natural unless bits are asked for.
 """
 

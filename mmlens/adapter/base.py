@@ -146,7 +146,7 @@ class Adapter(ABC):
 
         Returns:
             For ``language``: for each group of :meth:`feature_counts`, in its order, the features of
-            its media one behind another. For a tower: for each pass of :meth:`tower_rows`, its flat
+            its media one after another. For a tower: for each pass of :meth:`tower_rows`, its flat
             positions.
         """
         return None
@@ -245,7 +245,7 @@ class Adapter(ABC):
         return int((~torch.isin(ids, placeholders)).sum()) + media
 
     def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Inputs with the projector's output in the place of raw media; as they are if not possible.
+        """Inputs with the projector's output in place of raw media; as they are if not possible.
 
         Newer transformers take it as ``mm_encoder_outputs``.
         """
@@ -262,7 +262,7 @@ class Adapter(ABC):
         return {**rest, "mm_encoder_outputs": encoded} if encoded else rest
 
     def repeated(self, inputs: Mapping[str, Any], times: int) -> dict[str, Any]:
-        """Inputs of the same rows ``times`` times, one batch behind another, raw media or encoded.
+        """Inputs of the same rows ``times`` times, one batch after another, raw media or encoded.
 
         Tensors are repeated along their first dimension, lists and tuples as such, encoded media
         field by field; the lists of :attr:`per_layer` keep their length, and each entry is repeated.

@@ -72,7 +72,7 @@ def sum_of(halves: Sequence[Sequence[Any]]) -> Any:
 
 
 def _merged(parts: Sequence[Sequence[int]], kept: Sequence[int]) -> list[list[int]]:
-    """Parts up to each kept one, joined; what lies behind the last goes to it."""
+    """Parts up to each kept one, joined; what lies after the last goes to it."""
     ends = [*kept[:-1], len(parts) - 1]
     starts = [0, *(end + 1 for end in ends[:-1])]
     return [list(chain(*parts[start : end + 1])) for start, end in zip(starts, ends, strict=True)]

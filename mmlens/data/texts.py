@@ -1,4 +1,4 @@
-"""Texts by language: read from files, cut into chunks of so many tokens (LAPE, arXiv 2402.16438)."""
+"""Texts by language: read from files, cut into chunks of a number of tokens (LAPE, arXiv 2402.16438)."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ _Subjects = dict[str, list[tuple[str, tuple[str, ...], int]]]
 def estimated_tokens(text: str) -> int:
     """GPT-2 tokens of an English text, rarely too few (ours).
 
-    One for every four letters of a word, rounded up; one for each digit, line break and other sign; a sign outside ASCII as many as its bytes in UTF-8; blanks go with what follows.
+    One for every four letters of a word, rounded up; one for each digit, line break and other
+    character; as many as its bytes in UTF-8 for a character outside ASCII; spaces go with what follows.
     Against GPT-2's own count this gave 1.12 to 1.24 times as many on English prose, and 1.13 and 1.16
     times on questions of mathematics and medicine like those of MMLU; on program code 0.93 times.
 

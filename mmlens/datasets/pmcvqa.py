@@ -7,7 +7,7 @@ Official layout (hub data set RadGenome/PMC-VQA, which is plain files)::
     images/PMC1064097_F1.jpg                also found in figures/, images_2/ or the folder itself
 
 Columns: ``Figure_path, Question, Choice A`` to ``Choice D`` ("A:Diffuse uptake pattern", often with a
-blank before it), ``Answer`` (the option's text in version 1, its letter in version 2; some files
+space before it), ``Answer`` (the option's text in version 1, its letter in version 2; some files
 spell it ``Anwser``) and, in version 1, ``Answer_label``. There is no question id; the number of the
 row, from 0, is used. A loaded Hugging Face data set with these columns and pictures in ``image`` is
 read too.

@@ -90,7 +90,7 @@ def write(
 def edit(
     indices: Int[Tensor, " n"], change: Callable[[Tensor], Tensor], where: Where
 ) -> Callable[..., Any]:
-    """A hook that puts ``change(columns)`` in the place of some neurons' columns [*row, pos, n]."""
+    """A hook that puts ``change(columns)`` in place of some neurons' columns [*row, pos, n]."""
     on = PerDevice(indices)
 
     def hook_fn(tensor: Float[Tensor, "*row pos neuron"], hook: HookPoint) -> Tensor | None:  # noqa: ARG001

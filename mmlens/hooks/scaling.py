@@ -77,7 +77,7 @@ def soft_factors(expertise: Float[Tensor, " n"], strength: float = 1.0) -> Float
     """factor[u] = 1 - strength x expertise[u]: the more of an expert, the softer (ours, after SGM).
 
     SGM (arXiv 2512.15052) rescales expert neurons by a factor weighted with their expertise instead
-    of silencing them; its formula was not at hand, so this linear one is our own.
+    of silencing them; its formula was not available to us, so this linear one is our own.
 
     Args:
         expertise: of each neuron, in [0, 1].

@@ -75,7 +75,7 @@ def bleu_method1(prediction: str, answers: Sequence[str], *, over: Over = "mean"
     :func:`bleu`, a precision without a match counts 0.1 matches (Chen and Cherry 2014, method 1),
     and a text of fewer than four words keeps its missing lengths, with 0.1 of 1: identical short
     texts score below 1. No common word at all is 0. Methods does not say how that code splits words;
-    here at blanks, case and signs kept.
+    here at spaces, case and punctuation kept.
 
     Args:
         prediction: what the model said.

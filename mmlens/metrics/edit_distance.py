@@ -10,7 +10,7 @@ from mmlens.errors import SampleError
 def anls(prediction: str, answers: Sequence[str], *, threshold: float = 0.5) -> float:
     """Normalised Levenshtein similarity to the nearest answer, 0 where too far away (DocVQA).
 
-    With NL the edit distance over the length of the longer text, both lower-cased and their blanks
+    With NL the edit distance over the length of the longer text, both lower-cased and their spaces
     collapsed: ``max over answers of (1 - NL if NL < threshold else 0)``. This is equation 1 of
     Scene Text VQA (arXiv 1905.13648), which DocVQA adopts, for one question; ANLS is its mean over
     questions. Only at exactly NL = 0.5 the organisers' server gives 0.5 where the equation gives 0.

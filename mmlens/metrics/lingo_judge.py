@@ -49,7 +49,10 @@ def judge_logits(
     """The judge's logit for each reference; errors as in :meth:`LingoJudge.probability`."""
     if not references:
         raise SampleError("Lingo-Judge needs at least one reference answer; none was given.")
-    texts = [judged_text(judge.tokenizer.cls_token, question, r, prediction) for r in references]
+    start = judge.tokenizer.cls_token  # which the judge expects spelt out
+    texts = [
+        f"{start}\nQuestion: {question}\nAnswer: {one}\nStudent: {prediction}" for one in references
+    ]
     encoded = judge.tokenizer(
         texts, return_tensors="pt", padding=True, truncation=True, max_length=MAX_TOKENS
     )
@@ -62,11 +65,6 @@ def judge_logits(
             f"{PUBLISHED}, or a classifier with num_labels=1."
         )
     return logits[:, 0].float()
-
-
-def judged_text(start: str, question: str, reference: str, prediction: str) -> str:
-    """The judge's input; ``start`` is its tokenizer's start token, which it expects spelt out."""
-    return f"{start}\nQuestion: {question}\nAnswer: {reference}\nStudent: {prediction}"
 
 
 def load_lingo_judge(name: str = PUBLISHED, *, device: str | None = None) -> LingoJudge:

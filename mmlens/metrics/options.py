@@ -16,7 +16,7 @@ def chosen_option(prediction: str, choices: Sequence[str]) -> int | None:
     """The number of the option that an answer names, from 0; None where it names none, or several.
 
     The first of these that applies: the answer is one letter (``B``, ``(b)``, ``B.``); it is an
-    option's text, alone or after its letter; it starts with a letter and a sign (``B: focal``,
+    option's text, alone or after its letter; it starts with a letter and a punctuation mark (``B: focal``,
     ``(B) focal``); it says so (``The answer is B``); it has one letter in brackets. "A" before a word
     is an article, not a letter.
 

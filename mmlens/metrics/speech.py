@@ -70,7 +70,7 @@ def word_accuracy(prediction: str, answers: Sequence[str]) -> float:
 def wrr(prediction: str, answers: Sequence[str]) -> float:
     """Word recognition rate of MINER's code: 1 - WER, at most 1, below 0 for long wrong outputs.
 
-    Both texts are lower-cased and split at blanks; signs stay, so "sat." is not "sat". Where the
+    Both texts are lower-cased and split at spaces; punctuation stays, so "sat." is not "sat". Where the
     transcript is part of the output, letter by letter, WER is 0 whatever else was said (methods
     3.6). One thing is not as there: its table of edits has 8 bits and wraps above 255 words; here
     the edits are counted right.
@@ -93,7 +93,7 @@ def wrr(prediction: str, answers: Sequence[str]) -> float:
 def spoken(text: str) -> str:
     """A text as Whisper's English normaliser leaves it, for counting words.
 
-    Lower case, signs and what stands in brackets gone, contractions and titles written out ("won't"
+    Lower case, punctuation and what stands in brackets gone, contractions and titles written out ("won't"
     as "will not", "Mr." as "mister"), numbers as digits, fillers ("uh") gone; see appendix C of the
     Whisper paper (arXiv 2212.04356). The class of transformers is used, without its table of British
     spellings, which is a file of a checkpoint: "colour" and "color" differ here. It leaves a full

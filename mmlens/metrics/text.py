@@ -10,7 +10,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """Lower case, punctuation removed, blanks collapsed.
+    """Lower case, punctuation removed, spaces collapsed.
 
     >>> normalised("  Two  Cats. ")
     'two cats'
@@ -24,7 +24,7 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     >>> exact_match("Yes.", ["yes"]), exact_match("yes it is", ["yes"])
     (1.0, 0.0)
     """
-    # An answer that is only a sign ("-", "+") stays that sign: an empty prediction is no match.
+    # An answer that is only punctuation ("-", "+") stays as it is: an empty prediction is no match.
     said, *accepted = (normalised(text) or text.strip() for text in (prediction, *answers))
     return float(said in accepted)
 
@@ -32,7 +32,7 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 def same_lowered(prediction: str, answers: Sequence[str]) -> float:
     """1 if the prediction is an accepted answer but for its case, else 0: MMNeuron's code for RSVQA.
 
-    Blanks around it and a full stop count as errors there.
+    Spaces around it and a full stop count as errors there.
 
     >>> same_lowered("Yes", ["yes"]), same_lowered("Yes.", ["yes"])
     (1.0, 0.0)

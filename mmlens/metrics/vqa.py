@@ -7,16 +7,12 @@ from collections.abc import Sequence
 
 from mmlens.errors import SampleError
 
-#: Every VQAv2 question was answered by so many people.
+#: Every VQAv2 question was answered by this many people.
 ANNOTATORS = 10
 
 _ARTICLES = {"a", "an", "the"}
-_NUMBERS = {"none": "0", "zero": "0"} | {
-    word: str(number)
-    for number, word in enumerate(
-        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=1
-    )
-}
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_WORDS)}
 _SIGNS = ';/[]"{}()=+\\_-><@`,?!'
 
 # Which apostrophes the official script restores is a closed list; its misspellings are
@@ -51,8 +47,8 @@ _CONTRACTIONS = (
 def vqa_answer(text: str) -> str:
     """An answer as the official VQA evaluation compares it.
 
-    In this order: line breaks and tabs become blanks; signs are removed where one of their kind
-    touches a blank or a number has a thousands comma, and become blanks elsewhere; full stops go
+    In this order: line breaks and tabs become spaces; a punctuation mark goes if it touches a space
+    anywhere or a number has a thousands comma, and becomes a space otherwise; full stops go
     unless a digit follows; lower case; number words to ten become digits; articles go; missing
     apostrophes of contractions come back.
 
@@ -83,7 +79,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, as_published: bool 
     Args:
         prediction: what the model said.
         answers: all ten, repetitions kept.
-        as_published: leave all texts as they are (but for blanks) where the ten agree, as the
+        as_published: leave all texts as they are (but for spaces) where the ten agree, as the
             published script does. A "Yes." against ten "yes" scores 0 then; results in papers clean
             their predictions before, which is what happens here by default.
 

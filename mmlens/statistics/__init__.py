@@ -1,5 +1,5 @@
 """Plain mergeable numbers, free of any model.
 
 ``accumulator`` (reduces a layer's activations), ``neuron_statistics`` (what it gives, on disk too),
-``top_activations`` (the largest, and histograms), ``bootstrap`` (intervals by drawing anew).
+``top_activations`` (the largest, and histograms), ``bootstrap`` (intervals by resampling).
 """

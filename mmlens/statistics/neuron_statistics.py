@@ -14,7 +14,7 @@ from torch import Tensor
 from mmlens.errors import StatisticsError
 from mmlens.storage.tensorfile import open_tensors, write_tensors
 
-# Files of format 1 have no minima, which cannot be made up afterwards: they are refused.
+# Files of format 1 have no minima, which cannot be recovered: they are refused.
 FORMAT = "mmlens.statistics/2"
 _REFUSED = {
     "mmlens.statistics/1": f"was written by an older mmlens, without the minima that {FORMAT} has: collect the "

@@ -69,8 +69,8 @@ def open_tensors(
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
             found = header.pop("format", None)
-            if found in (refused or {}):
-                raise StatisticsError(f"{path} {(refused or {})[found]}")
+            if reason := (refused or {}).get(found):
+                raise StatisticsError(f"{path} {reason}")
             if found != file_format:
                 raise StatisticsError(f"{path} is not a {noun} of mmlens ({file_format}).")
             yield header, file.get_tensor

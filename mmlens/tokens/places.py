@@ -17,7 +17,7 @@ from torch import Tensor
 #: of its box, and through attention others; ``newline``: a learned token at the end of a row of
 #: patches, its box has no width; ``class``: a tower's class token; ``query``: a learned query that reads
 #: the whole picture; ``padding``: a patch of the border that a processor put around the picture, or a
-#: stretch of the silence that it put behind a sound; ``span``: it reads a stretch of its sound, and
+#: stretch of the silence that it put after a sound; ``span``: it reads a stretch of its sound, and
 #: through attention others.
 ROLES = ("none", "patch", "newline", "class", "query", "padding", "span")
 #: Kinds of media, in the order in which a prompt shows them; :attr:`Places.kind` is an index into it.
@@ -39,7 +39,7 @@ class Places:
         kind: index into :data:`KINDS`; -1 without a place.
         medium: which of the sample's media of that kind, from 0; -1 without a place.
         tile: 0: the whole picture at once; 1, 2, ...: tiles cut out of it, row by row; -1 without a place.
-        frames: first frame of the video, and the one behind the last; (0, 1) in a picture and a sound.
+        frames: first frame of the video, and the one after the last; (0, 1) in a picture and a sound.
         seconds: where a ``span`` begins and ends in its sound, in seconds from the sound's start; NaN
             for every other position. See :func:`spans` for how much more of the sound it reads.
     """
@@ -118,7 +118,7 @@ class Places:
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def newlines(self) -> Places:
-        """A newline token behind each of the positions: at its box's right edge, without width."""
+        """A newline token after each of the positions: at its box's right edge, without width."""
         _, top, right, bottom = self.boxes.unbind(-1)
         boxes = torch.stack([right, top, right, bottom], -1)
         role = torch.full_like(self.role, ROLES.index("newline"))
@@ -191,7 +191,7 @@ def spans(number: int, frames: int, hop: float, first: float = 0.0) -> Float[Ten
     Position i is made of ``frames`` frames of the spectrogram and stands for
     ``(i * frames - 1) * hop`` to ``((i + 1) * frames - 1) * hop``: the stretches follow one another
     without gaps, and each lies in the middle of what its position reads. (Ours; the one frame by which
-    they come early: frame f of a spectrogram is centred at ``f * hop``, not behind it, and output j of
+    they come early: frame f of a spectrogram is centred at ``f * hop``, not after it, and output j of
     the encoder's second convolution, of stride 2 and padding 1, is centred at frame ``2 * j``.)
 
     What a position reads reaches further, on both sides by one frame, through the convolutions, and

@@ -1,4 +1,4 @@
-"""Tokens as a reader sees them: one by one, with the blanks between them, with a value each."""
+"""Tokens as a reader sees them: one by one, with the spaces between them, with a value each."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _AROUND = 40
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """A token as a reader sees it; a blank in front of a word as an open box."""
+    """A token as a reader sees it; a space in front of a word as an open box."""
     text = tokenizer.decode([token])
     raw = tokenizer.convert_ids_to_tokens(token)
-    blank = isinstance(raw, str) and raw[:1] in ("\u0120", "\u2581") and not text.startswith(" ")
+    spaced = isinstance(raw, str) and raw[:1] in ("\u0120", "\u2581") and not text.startswith(" ")
     text = text or str(raw)
-    return (" " + text if blank else text).replace(" ", "\u2423").replace("\n", "\u21b5")
+    return (" " + text if spaced else text).replace(" ", "\u2423").replace("\n", "\u21b5")
 
 
 def spaced_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token, with the blank before it that the tokenizer writes between the two."""
+    """The text of each token, with the space before it that the tokenizer writes between the two."""
     alone = [token_text(tokenizer, one).replace("\u2423", " ") for one in ids]
     texts = alone[:1]
     for i in range(1, len(ids)):
         pair = tokenizer.decode([ids[i - 1], ids[i]])
-        blank = " " in pair.strip() and pair.endswith(" " + alone[i])
-        texts.append(" " + alone[i] if blank else alone[i])
+        spaced = " " in pair.strip() and pair.endswith(" " + alone[i])
+        texts.append(" " + alone[i] if spaced else alone[i])
     return texts
 
 

@@ -30,7 +30,7 @@ def check_length(file: io.BufferedIOBase) -> None:
 
 
 def has_boxes(head: bytes) -> bool:
-    """Whether these are the first bytes of an MP4 or MOV, which are boxes one behind another."""
+    """Whether these are the first bytes of an MP4 or MOV, which are boxes one after another."""
     return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 

@@ -153,7 +153,7 @@ def spectrogram(
     if not len(sound):
         raise MediaError("A sound without samples has no spectrogram; give one with at least one.")
     frames = -(-len(sound) // bank.hop)
-    # Extractors pad with silence behind the sound, and mirror what is before its start.
+    # Extractors pad with silence after the sound, and mirror what is before its start.
     padded = torch.nn.functional.pad(sound, (0, bank.window + bank.hop))
     spectrum = torch.stft(
         padded, bank.window, bank.hop, window=torch.hann_window(bank.window), return_complex=True
