@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mmlens.ablation.intervention import Intervention
@@ -72,21 +72,29 @@ def check_conditions(conditions: Sequence[Condition], samples: Sequence[Sample])
             raise SampleError(f"Condition {one.name!r} asks unknown sample {unknown[0]!r}.")
 
 
-def refuse_unaffected(condition: Condition, batch: Batch) -> None:
+def check_groups(
+    model: HookedMLLM, samples: Sequence[Sample], conditions: Sequence[Condition]
+) -> None:
+    """Raise SampleError if a condition is limited to a modality that one of its samples lacks."""
+    for one in conditions:
+        if one.limited_to is not None:
+            asked = [sample for sample in samples if sample.id in one.ids]
+            _refuse(one, one.ids - ids_with(model, asked, one.limited_to))
+
+
+def check_batch(batch: Batch, condition: Condition) -> None:
     """Raise SampleError if a row of a batch has no token of the group that a condition is limited to."""
-    if condition.limited_to is None:
+    if condition.limited_to is not None:
+        assert batch.samples is not None
+        there = batch.groups.mask(condition.limited_to).any(-1).tolist()
+        _refuse(condition, {s.id for s, has in zip(batch.samples, there, strict=True) if not has})
+
+
+def _refuse(condition: Condition, lacking: Collection[str]) -> None:
+    if not lacking:
         return
-    there = batch.groups.mask(condition.limited_to).any(-1).tolist()
-    assert batch.samples is not None
-    for sample, has in zip(batch.samples, there, strict=True):
-        if not has:
-            raise unaffected(condition, sample.id)
-
-
-def unaffected(condition: Condition, name: str) -> SampleError:
-    """The error for a sample that has no token of the group that a condition is limited to."""
-    return SampleError(
-        f"Sample {name!r} has no token of group {condition.limited_to!r}, so condition "
+    raise SampleError(
+        f"Sample {min(lacking)!r} has no token of group {condition.limited_to!r}, so condition "
         f"{condition.name!r} ({condition.intervention.name}) would change nothing in its prompt: leave "
         "it out of the condition's ids (mmlens.ablation.conditions.ids_with says which samples have "
         "one), or pass keep_unaffected=True to ask it all the same."

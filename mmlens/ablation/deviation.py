@@ -7,11 +7,11 @@ the hook, so that of the changed run only one layer's hidden states exist at a t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +21,7 @@ from transformer_lens.hook_points import HookPoint
 from mmlens.ablation.conditions import Condition
 from mmlens.ablation.donors import ConditionHooks
 from mmlens.ablation.masks import Mask
-from mmlens.ablation.passes import KEY, resumed
+from mmlens.ablation.passes import KEY, blocks_of, listed, resumed
 from mmlens.ablation.tables import facts_of
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
@@ -122,7 +122,7 @@ def deviation(
         statistics=statistics,
     )
     known = Rows(share.file(rows), KEY)
-    pieces = planned(model, _blocks(samples, conditions), batching)
+    pieces = planned(model, blocks_of(samples, conditions), batching)
     sweep = resumed(
         model, pieces, known, batching, share, samples=len(samples), description="deviation"
     )
@@ -132,14 +132,8 @@ def deviation(
             sweep.advance(len(piece.samples))
     known.merge(share)
     moments = _moments(pieces, known)
-    return pd.DataFrame(
-        [
-            row
-            for mask in masks
-            if mask.name in moments
-            for row in _rows(mask, moments[mask.name], groups)
-        ]
-    )
+    found = (_rows(one, moments[one.name], groups) for one in masks if one.name in moments)
+    return pd.DataFrame(chain.from_iterable(found))
 
 
 def _compared(
@@ -164,14 +158,10 @@ def _compared(
         changes = [*hooks(condition, run), *_comparing(names, before, where, found)]
         with model.hooks(fwd_hooks=changes):
             model.forward(run, logits_to_keep=1)
-        values: Float[Tensor, "layer group metric row"] = torch.stack([found[n] for n in names])
+        values = torch.stack([found[name] for name in names]).movedim(-1, 0)
         yield [
-            {
-                "setting": condition.name,
-                "id": sample.id,
-                "values": _listed(values[..., row].tolist()),
-            }
-            for row, sample in enumerate(batch.samples)
+            {"setting": condition.name, "id": sample.id, "values": listed(each)}
+            for sample, each in zip(batch.samples, values.numpy(), strict=True)
         ]
 
 
@@ -185,9 +175,8 @@ def _moments(pieces: Sequence[Piece[Sequence[Condition]]], rows: Rows) -> dict[s
         for condition in piece.work:
             found = rows.of((condition.name, sample.id) for sample in piece.samples)
             if found:
-                listed = [_unlisted(row["values"]) for row in found]
-                values = torch.tensor(listed, dtype=torch.float64)
-                part = Moments.of(values.permute(1, 2, 3, 0).contiguous())
+                values = torch.from_numpy(np.array([row["values"] for row in found], float))
+                part = Moments.of(values.movedim(0, -1).contiguous())
                 known = moments.get(condition.name)
                 moments[condition.name] = part if known is None else known + part
     return moments
@@ -224,19 +213,16 @@ def group_means(
 def _rows(mask: Mask, moments: Moments, groups: Sequence[str]) -> Iterator[dict[str, object]]:
     error = moments.standard_error()
     facts, _ = facts_of(mask)
-    for layer in range(len(moments.n)):
-        for g, group in enumerate(groups):
-            for m, metric in enumerate(METRICS):
-                if (n := int(moments.n[layer, g, m])) > 0:
-                    yield {
-                        **facts,
-                        "layer": layer,
-                        "group": group,
-                        "metric": metric,
-                        "mean": float(moments.mean[layer, g, m]),
-                        "se": float(error[layer, g, m]),
-                        "n_samples": n,
-                    }
+    for layer, g, m in moments.n.nonzero().tolist():
+        yield {
+            **facts,
+            "layer": layer,
+            "group": groups[g],
+            "metric": METRICS[m],
+            "mean": float(moments.mean[layer, g, m]),
+            "se": float(error[layer, g, m]),
+            "n_samples": int(moments.n[layer, g, m]),
+        }
 
 
 def _conditions(masks: Sequence[Mask], samples: Sequence[Sample], full: bool) -> list[Condition]:
@@ -253,26 +239,6 @@ def _conditions(masks: Sequence[Mask], samples: Sequence[Sample], full: bool) ->
             )
         found.append(Condition(one.name, one.neurons, ids, one.intervention))
     return found
-
-
-def _blocks(
-    samples: Sequence[Sample], conditions: Sequence[Condition]
-) -> Iterator[tuple[Sequence[Condition], list[Sample]]]:
-    """The samples of each domain, with the conditions that they are run under."""
-    for domain in dict.fromkeys(str(s.domain) for s in samples):
-        block = [s for s in samples if str(s.domain) == domain]
-        asked = [one for one in conditions if block[0].id in one.ids]
-        if asked:
-            yield asked, block
-
-
-def _listed(values: Sequence[Any]) -> list[Any]:
-    """Nested numbers as JSON has them: None for NaN."""
-    return [_listed(v) if isinstance(v, list) else None if math.isnan(v) else v for v in values]
-
-
-def _unlisted(values: Sequence[Any]) -> list[Any]:
-    return [_unlisted(v) if isinstance(v, list) else math.nan if v is None else v for v in values]
 
 
 def _precise(x: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_model"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmlens.ablation.conditions import Condition, check_conditions, refuse_unaffected
+from mmlens.ablation.conditions import Condition, check_batch, check_conditions, check_groups
 from mmlens.ablation.decoding import seed_of
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
@@ -53,19 +53,19 @@ class Donors:
         """
         assert batch.samples is not None
         places = {sample.id: place for place, sample in enumerate(self.ring)}
-        chosen = [self._next(places[sample.id], 1) for sample in batch.samples]
+        chosen = [self._after(places[sample.id], 1) for sample in batch.samples]
         ready, reasons = prepared_or_skipped(model, chosen, self.template)
         if ready is not None and not reasons:
             return ready.to(model.device)
         chosen = [self._readable(model, places[sample.id]) for sample in batch.samples]
         return model.preparer.batch(chosen, self.template).to(model.device)
 
-    def _next(self, place: int, step: int) -> Sample:
+    def _after(self, place: int, step: int) -> Sample:
         return self.ring[(place + step) % len(self.ring)]
 
     def _readable(self, model: HookedMLLM, place: int) -> Sample:
         for step in range(1, len(self.ring)):
-            one = self._next(place, step)
+            one = self._after(place, step)
             if prepared_or_skipped(model, [one], self.template)[0] is not None:
                 return one
         raise SampleError(
@@ -104,10 +104,13 @@ class ConditionHooks:
         """For a study, whose conditions are checked before anything is run.
 
         Raises:
-            SampleError: names that occur twice, unknown samples, an intervention that cannot be done.
+            SampleError: names that occur twice, unknown samples, samples without the modality that a
+                condition is limited to, or an intervention that cannot be done.
             StatisticsError: the statistics are of another model, or lack what an intervention needs.
         """
         check_conditions(conditions, samples)
+        if not keep_unaffected:
+            check_groups(model, samples, conditions)
         for one in conditions:
             one.intervention.check(one.neurons, statistics)
         if statistics is not None:
@@ -122,7 +125,7 @@ class ConditionHooks:
             SampleError: a row has no token of the group that the condition is limited to.
         """
         if not self.keep_unaffected:
-            refuse_unaffected(condition, batch)
+            check_batch(batch, condition)
         one = condition.intervention
         given = self.donors.batch(self.model, batch) if one.kind == "resample" else None
         return one.hooks(condition.neurons, self.model, batch, self.statistics, given)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from mmlens.ablation.answering import Answerer
-from mmlens.ablation.conditions import Condition, ids_with, unaffected
+from mmlens.ablation.conditions import Condition
 from mmlens.ablation.decoding import Decoding
 from mmlens.ablation.donors import ConditionHooks
 from mmlens.ablation.passes import KEY, blocks_of, resumed
@@ -19,8 +19,6 @@ from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.statistics.neuron_statistics import NeuronStatistics
 from mmlens.streaming.batching import Batching
 from mmlens.streaming.sweep import ALONE, Rows, Share, planned
-
-__all__ = ["Answers", "Condition", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ class Answers:
     """
 
     frame: pd.DataFrame
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    tokens: int = 0
+    skipped: Mapping[str, str]
+    tokens: int
 
 
 def evaluate(
@@ -101,8 +99,6 @@ def evaluate(
     )
     for name in sorted(frozenset().union(*(one.ids for one in conditions))):
         check_scorable(metric_name, by_id[name])
-    if not keep_unaffected:
-        _check_groups(model, by_id, conditions)
     answerer = Answerer(hooks, Decoding(max_new_tokens, temperature, seed), batching, together)
     rows = Rows(share.file(answers), KEY)
     pieces = planned(model, blocks_of(samples, conditions), batching)
@@ -111,24 +107,11 @@ def evaluate(
     )
     tokens = 0
     for piece, batch in sweep:
-        real = int(batch.groups.attention.sum())
+        tokens += int(batch.groups.attention.sum()) * len(piece.work)
         for new in answerer.answers(batch, piece.work):
-            times = len(new) // len(batch)
-            tokens += real * times
             rows.add([{**row, "score": score(row["prediction"], by_id[row["id"]])} for row in new])
-            sweep.advance(len(piece.samples) * times)
+            sweep.advance(len(new))
     rows.merge(share)
     wanted = sorted((one.name, name) for one in conditions for name in one.ids)
     frame = pd.DataFrame(rows.of(wanted), columns=["setting", "id", "prediction", "score"])
     return Answers(frame, dict(share.merged(list(sweep.skipped.items()))), tokens)
-
-
-def _check_groups(
-    model: HookedMLLM, by_id: Mapping[str, Sample], conditions: Sequence[Condition]
-) -> None:
-    """Refuse samples without the modality that a condition is limited to before anything is run."""
-    for one in conditions:
-        if (group := one.limited_to) is not None:
-            asked = [by_id[name] for name in sorted(one.ids)]
-            if lacking := sorted(one.ids - ids_with(model, asked, group)):
-                raise unaffected(one, lacking[0])

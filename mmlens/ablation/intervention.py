@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooks
@@ -119,21 +119,22 @@ class Intervention:
                 f"Intervention {self.name!r} goes by positions of the prompt, which module {towers[0]!r} "
                 "does not have: use it on language neurons, or without a group."
             )
-        if self.needs_statistics and statistics is None:
+        if not self.needs_statistics:
+            return
+        if statistics is None:
             raise SampleError(
                 f"Intervention {self.name!r} needs statistics of mmlens.collect; none were given."
             )
-        if self.needs_statistics and statistics is not None and statistics.site != self.site:
+        if statistics.site != self.site:
             raise SampleError(
                 f"Intervention {self.name!r} is of site {self.site!r}, but the statistics are of "
                 f"{statistics.site!r}: collect them with that site, or change the intervention's."
             )
-        if self.needs_statistics and statistics is not None:
-            for module in modules:
-                if self.kind == "soft_scale":
-                    self._selectivity(module, statistics)
-                else:
-                    statistics.means(module, self._counted(module), self.keys)
+        for module in modules:
+            if self.kind == "soft_scale":
+                self._selectivity(module, statistics)
+            else:
+                statistics.means(module, self._counted(module), self.keys)
 
     def hooks(
         self,
@@ -160,11 +161,11 @@ class Intervention:
         if self.kind == "resample":
             return self._resampled(sets, model, batch, donors)
         positions = None if self.group is None else batch.groups.mask(self.group)
-        tokens = {"positions": positions, "new_tokens": self.new_tokens}
+        tokens: dict[str, Any] = {"positions": positions, "new_tokens": self.new_tokens}
         if self.kind == "keep_only":
             return hooks.keep_only(sets, **tokens)
         return [
-            hook for one in sets for hook in self._of_one(one, model, batch, statistics, tokens)
+            hook for one in sets for hook in self._of_one(one, model, batch, statistics, **tokens)
         ]
 
     def _of_one(
@@ -173,30 +174,29 @@ class Intervention:
         model: HookedMLLM,
         batch: Batch,
         statistics: NeuronStatistics | None,
-        tokens: dict[str, Bool[Tensor, "batch pos"] | bool | None],
+        **tokens: Any,
     ) -> list[Hook]:
-        rest: dict = dict(tokens)
         amount = self._amount
         if self.kind == "zero":
-            return hooks.zero(one, **rest)
+            return hooks.zero(one, **tokens)
         if self.kind == "layer_minimum":
             # A tower's rows are its own; all its positions count, those of padding tiles too.
             real = batch.groups.attention if one.module == LANGUAGE else None
-            return hooks.layer_minimum(one, model.activation, real=real, **rest)
+            return hooks.layer_minimum(one, model.activation, real=real, **tokens)
         if self.kind == "scale":
             assert amount is not None
-            return hooks.scale(one, amount, **rest)
+            return hooks.scale(one, amount, **tokens)
         if self.kind == "set_to":
             assert amount is not None
-            return hooks.set_to(one, amount, site=self.site, model=model, **rest)
+            return hooks.set_to(one, amount, site=self.site, model=model, **tokens)
         assert statistics is not None
         if self.kind == "soft_scale":
             assert amount is not None
             expertise = self._selectivity(one.module, statistics)[tuple(one.pairs().T)]
-            return hooks.soft_scale(one, expertise, amount, **rest)
+            return hooks.soft_scale(one, expertise, amount, **tokens)
         measured = hooks.mean if self.kind == "mean" else hooks.minimum
         group = self._counted(one.module)
-        return measured(one, statistics, group=group, keys=self.keys, model=model, **rest)
+        return measured(one, statistics, group=group, keys=self.keys, model=model, **tokens)
 
     def _counted(self, module: str) -> str | None:
         return self.counted if module == LANGUAGE else None

@@ -124,20 +124,16 @@ def likelihood_table(
     """
     language = {t.id: str(t.domain) for t in texts}
     by_name = {one.name: one for one in masks}
-    found: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for setting, name, log_prob, tokens in zip(
-        *(results[column] for column in ("setting", "id", "log_prob", "tokens")), strict=True
-    ):
-        found.setdefault((setting, language[name]), []).append((log_prob, tokens))
+    evaluated = results["id"].map(language).rename("evaluated")
     rows = []
-    for (setting, evaluated), values in found.items():
-        total = sum(tokens for _, tokens in values)
-        mean = sum(log_prob for log_prob, _ in values) / total
+    for (setting, one), part in results.groupby(["setting", evaluated], sort=False):
+        total = int(part["tokens"].sum())
+        mean = sum(part["log_prob"]) / total
         before, after = facts_of(by_name.get(setting))
         measured = {
-            "evaluated": evaluated,
-            "n_texts": len(values),
-            "tokens": int(total),
+            "evaluated": one,
+            "n_texts": len(part),
+            "tokens": total,
             "log_prob": mean,
             "perplexity": math.exp(-mean) if -mean < 700 else math.inf,
         }

@@ -76,25 +76,21 @@ def paired_effect(
     """
     if not len(baseline) or not len(controls):
         raise SampleError("An effect needs at least one question and one control set.")
-    number = _cluster_numbers(clusters, len(baseline))
-    count = int(number.max()) + 1
-    share = np.ones(len(baseline)) if weights is None else weights
-    sizes = np.bincount(number, weights=share, minlength=count)
-    mask_sum = np.bincount(number, weights=masked * share, minlength=count)
-    control_sum = np.stack(
-        [np.bincount(number, weights=c * share, minlength=count) for c in controls]
+    weights = np.ones(len(baseline)) if weights is None else weights
+    cluster = _cluster_numbers(clusters, len(baseline))
+    sizes = np.bincount(cluster, weights=weights)
+    mask_sums, *control_sums = (
+        np.bincount(cluster, weights=scores * weights) for scores in (masked, *controls)
     )
 
     rng = np.random.default_rng(seed)
-    often = drawn_counts(rng, count, draws).astype(float)
-    seeds = drawn_counts(rng, len(controls), draws)
-    control = np.einsum("ds,sc,dc->d", seeds / len(controls), control_sum, often)
-    drawn = (control - often @ mask_sum) / (often @ sizes)
-    low, high = interval(drawn, confidence)
+    often = drawn_counts(rng, len(sizes), draws).astype(float)
+    seeds = drawn_counts(rng, len(controls), draws) / len(controls)
+    control = np.einsum("ds,sc,dc->d", seeds, np.stack(control_sums), often)
+    low, high = interval((control - often @ mask_sums) / (often @ sizes), confidence)
 
-    per_seed = np.average(controls, axis=1, weights=share)
-    spread = float(per_seed.std(ddof=1)) if len(controls) > 1 else 0.0
-    base, hit = (float(np.average(scores, weights=share)) for scores in (baseline, masked))
+    base, hit = (float(np.average(scores, weights=weights)) for scores in (baseline, masked))
+    per_seed = np.average(controls, axis=1, weights=weights)
     mean = float(per_seed.mean())
     return Effect(
         n_questions=len(baseline),
@@ -102,7 +98,7 @@ def paired_effect(
         baseline=base,
         masked=hit,
         control_mean=mean,
-        control_sd=spread,
+        control_sd=float(per_seed.std(ddof=1)) if len(controls) > 1 else 0.0,
         drop=base - hit,
         control_drop=base - mean,
         difference=mean - hit,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from mmlens.ablation.conditions import Condition
 from mmlens.data.samples import Sample
@@ -62,6 +66,14 @@ def resumed(
         unit="run",
         finished=total - sum(piece.units for piece in left),
     )
+
+
+def listed(values: Float[np.ndarray, ...]) -> list[Any]:
+    """Numbers as rows hold them, in nested lists: None for NaN, which JSON has not.
+
+    ``numpy.array(rows, float)`` reads them back.
+    """
+    return np.where(np.isnan(values), None, values).tolist()
 
 
 def _lacking(condition: Condition, samples: Sequence[Sample], rows: Rows) -> bool:

@@ -32,28 +32,18 @@ def neurons_table(
         probabilities: module -> activation probabilities.
         domains: the order of their last axis.
     """
-    rows, seen = [], set()
+    rows: dict[tuple[str, int, int], tuple[object, ...]] = {}
     for fraction in sorted(selections):
         for module, selection in selections[fraction].items():
             for layer, index in selection.union:
-                if (module, layer, index) in seen:
-                    continue
-                seen.add((module, layer, index))
-                p = probabilities[module][layer, index].tolist()
-                labels = [d for d in domains if (layer, index) in selection.sets[d]]
-                rows.append(
-                    {
-                        "module": module,
-                        "layer": layer,
-                        "index": index,
-                        "fraction": fraction,
-                        "entropy": float(selection.entropy[layer, index]),
-                        "domains": ";".join(labels),
-                    }
-                    | {f"p_{d}": value for d, value in zip(domains, p, strict=True)}
-                )
+                if (module, layer, index) not in rows:
+                    labels = [d for d in domains if (layer, index) in selection.sets[d]]
+                    entropy = float(selection.entropy[layer, index])
+                    p = probabilities[module][layer, index].tolist()
+                    rows[module, layer, index] = (fraction, entropy, ";".join(labels), *p)
     names = ["module", "layer", "index", "fraction", "entropy", "domains"]
-    return pd.DataFrame(rows, columns=names + [f"p_{d}" for d in domains])
+    table = [(*neuron, *facts) for neuron, facts in rows.items()]
+    return pd.DataFrame(table, columns=names + [f"p_{d}" for d in domains])
 
 
 def accuracy_table(
@@ -65,35 +55,25 @@ def accuracy_table(
     accuracy, n_neurons, frequency.
     """
     domain = {s.id: str(s.domain) for s in samples}
-    by_name = {one.name: one for one in masks}
-    scores: dict[tuple[str, str], list[float]] = {}
-    for setting, name, score in zip(
-        answers["setting"], answers["id"], answers["score"], strict=True
-    ):
-        scores.setdefault((setting, domain[name]), []).append(score)
+    by_name = {mask.name: mask for mask in masks}
+    evaluated = answers["id"].map(domain).rename("evaluated")
     rows = []
-    for (setting, evaluated), values in scores.items():
-        one = by_name.get(setting)
-        before, after = facts_of(one)
-        scored = {
-            "evaluated": evaluated,
-            "n": len(values),
-            "correct": sum(values),
-            "accuracy": sum(values) / len(values),
-        }
-        done = intervened(one, masks) if one else {}
-        rows.append(before | done | scored | after)
+    for (setting, one), part in answers.groupby(["setting", evaluated], sort=False):
+        mask, correct = by_name.get(setting), sum(part["score"])
+        before, after = facts_of(mask)
+        done = intervened(mask, masks) if mask else {}
+        scored = {"evaluated": one, "n": len(part), "correct": correct}
+        rows.append(before | done | scored | {"accuracy": correct / len(part)} | after)
     return pd.DataFrame(rows)
 
 
 def facts_of(mask: Mask | None) -> tuple[dict[str, object], dict[str, object]]:
     """The columns of a mask of domains before and behind what was measured; None: the untouched model."""
     if mask is None:
-        before = {"mask": NONE, "kind": NONE, "seed": -1, "fraction": 0.0}
-        return before, {"n_neurons": 0, "frequency": float("nan")}
+        mask = Mask(NONE, (), Recipe.of_domains(0.0), kind=NONE)
     before = {"mask": mask.label, "kind": mask.kind, "seed": mask.seed}
-    before["fraction"] = mask.recipe.ratio
-    return before, {"n_neurons": mask.n_neurons, "frequency": mask.measure}
+    after = {"n_neurons": mask.n_neurons, "frequency": mask.measure}
+    return before | {"fraction": mask.recipe.ratio}, after
 
 
 def intervened(mask: Mask, masks: Sequence[Mask]) -> dict[str, str]:
@@ -136,10 +116,9 @@ def examples_table(
     answers: Sequence[Mapping[str, Any]],
     questions: Questions,
     fraction: float,
-    per_domain: int = 2,
     intervention: Intervention = Intervention(),  # noqa: B008  (frozen)
 ) -> pd.DataFrame:
-    """Answers before and after silencing a domain's neurons, first those that changed.
+    """:func:`before_and_after` under each domain's mask, with a column ``domain`` for the label.
 
     Columns: domain, question, answer, unmasked, masked, image (its bytes, where it is embedded).
 
@@ -147,12 +126,11 @@ def examples_table(
         answers: rows of ``answers.jsonl``.
         questions: what was asked.
         fraction: the masks' fraction.
-        per_domain: rows per domain.
         intervention: the masks' intervention.
     """
     recipe = Recipe.of_domains(fraction)
     names = {domain: Mask(domain, (), recipe, intervention).name for domain in questions.own}
-    found = before_and_after(answers, questions.samples, questions.own, names, per_domain)
+    found = before_and_after(answers, questions.samples, questions.own, names)
     return found.rename(columns={"label": "domain"})
 
 
@@ -180,16 +158,18 @@ def before_and_after(
     for label, ids in asked.items():
         name = conditions[label]
         both = [
-            (i, said[NONE, i], said[name, i]) for i in ids if {(NONE, i), (name, i)} <= set(said)
+            (by_id[i], said[NONE, i], said[name, i])
+            for i in ids
+            if (NONE, i) in said and (name, i) in said
         ]
         both.sort(key=lambda t: (t[1]["prediction"] == t[2]["prediction"], -t[1]["score"]))
-        for i, before, after in both[:per_label]:
-            image = by_id[i].images[0] if by_id[i].images else None
+        for sample, before, after in both[:per_label]:
+            image = sample.images[0] if sample.images else None
             rows.append(
                 {
                     "label": label,
-                    "question": by_id[i].text,
-                    "answer": by_id[i].answers[0],
+                    "question": sample.text,
+                    "answer": sample.answers[0],
                     "unmasked": before["prediction"],
                     "masked": after["prediction"],
                     "image": image if isinstance(image, bytes) else None,
