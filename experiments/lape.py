@@ -13,11 +13,13 @@ A second start with the same folder resumes where the first one stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
+from torch import Tensor
 
 import mmlens
 from experiments.shared import data, output, start
@@ -37,7 +39,6 @@ from mmlens.errors import MMLensError
 from mmlens.hook_names import LANGUAGE
 from mmlens.model.prepare import PLAIN_TEXT
 from mmlens.plots.frames import CONTROLS
-from mmlens.run.folder import Run
 from mmlens.selection import overlap
 from mmlens.storage.fingerprint import data_fingerprint
 from mmlens.streaming.batching import Batching
@@ -90,7 +91,6 @@ def main(config: Config) -> None:
     run = start.open_run(config, lambda _: content_hash(train, test), help_collecting)
     if run is None or run.finished("report"):
         return
-
     with run.stage("load"):
         model = start.load(config.load, run)
         languages = chosen_languages(config, train)
@@ -98,32 +98,19 @@ def main(config: Config) -> None:
     with run.stage("collect") as stage:
         statistics = counted(config, model, train)
         stage.tokens = int(statistics.modules[LANGUAGE].tokens.sum())
-
-    counts = statistics.counts(LANGUAGE, keys=languages)
-    probability = activation_probability(*counts)
     with run.stage("select"):
-        selections = {
-            fraction: select(
-                *counts,
-                languages,
-                fraction=fraction,
-                quantile=config.quantile,
-                model_hash=model.weight_hash,
-            )
-            for fraction in sorted(config.fractions)
-        }
-        by_module = {fraction: {LANGUAGE: one} for fraction, one in selections.items()}
-        output.save_selections(run, by_module)
-        neurons = tables.neurons_table(by_module, {LANGUAGE: probability}, languages)
+        counts = statistics.counts(LANGUAGE, keys=languages)
+        probabilities = {LANGUAGE: activation_probability(*counts)}
+        selections = selected(config, model, counts, languages)
+        output.save_selections(run, selections)
+        neurons = tables.neurons_table(selections, probabilities, languages)
         run.write_csv("neurons.csv", neurons)
 
     texts = Questions.choose(test, languages, config.test_chunks, config.test_chunks, config.seed)
     masks = [
         mask
         for fraction in sorted(config.evaluate_fractions)
-        for mask in domain_masks(
-            by_module[fraction], {LANGUAGE: probability}, languages, config.seeds
-        )
+        for mask in domain_masks(selections[fraction], probabilities, languages, config.seeds)
     ]
     with run.stage("evaluate") as stage:
         results = evaluate_texts(
@@ -134,14 +121,33 @@ def main(config: Config) -> None:
             batching=Batching(token_budget=config.token_budget, max_batch=config.max_batch),
         )
         stage.tokens = sum(map(int, results["tokens"]))
-
     with run.stage("report"):
         run.write_csv("likelihoods.csv", likelihood_table(results, masks, texts.samples))
         tokens = dict(zip(results["id"], map(float, results["tokens"]), strict=True))
         effects = effects_table(results, masks, texts, full=True, weights=tokens)
         run.write_csv("effects.csv", effects)
-        draw(run, config, selections, neurons, effects, languages)
+        output.write_figures(run, figures(config, selections, neurons, effects, languages))
     output.summarise(run, (), f"Tables and figures: {config.out}")
+
+
+def selected(
+    config: Config,
+    model: mmlens.HookedMLLM,
+    counts: tuple[Tensor, Tensor],
+    languages: Sequence[str],
+) -> dict[float, dict[str, Selection]]:
+    """Fraction -> module -> that share of its neurons with the lowest entropy over languages."""
+    found = {}
+    for fraction in sorted(config.fractions):
+        one = select(
+            *counts,
+            languages,
+            fraction=fraction,
+            quantile=config.quantile,
+            model_hash=model.weight_hash,
+        )
+        found[fraction] = {LANGUAGE: one}
+    return found
 
 
 def counted(
@@ -184,34 +190,21 @@ def chunks(
     return chunked(wanted, model.tokenizer, config.chunk_tokens)
 
 
-def draw(
-    run: Run,
+def figures(
     config: Config,
-    selections: dict[float, Selection],
+    selections: Mapping[float, Mapping[str, Selection]],
     neurons: pd.DataFrame,
     effects: pd.DataFrame,
     languages: Sequence[str],
-) -> None:
-    """Figures as pages of their own."""
+) -> dict[str, go.Figure]:
+    """The figures, by the names of their pages, at the smallest fraction that is silenced."""
     smallest = min(config.evaluate_fractions)
-    one = selections[smallest]
-    figures = {
-        "entropy": plots.entropy_histogram(
-            plots.SelectionSummary(
-                module=LANGUAGE,
-                domains=tuple(languages),
-                entropy=one.entropy.numpy(),
-                passes=one.passes.numpy(),
-                tau=one.tau,
-                cut=one.cut,
-                n_selected=len(one.union),
-                quantile=config.quantile,
-            )
-        )
-    }
+    one = selections[smallest][LANGUAGE]
+    summary = output.selection_summary(LANGUAGE, languages, one, config.quantile)
+    found = {"entropy": plots.entropy_histogram(summary)}
     if len(one.union):
         depth = one.entropy.shape[0]
-        figures |= {
+        found |= {
             "neurons_per_language": plots.neurons_per_domain(neurons, smallest, domains=languages),
             "layer_distribution": plots.layer_distribution(
                 neurons, depth, smallest, domains=languages
@@ -219,14 +212,14 @@ def draw(
             "overlap": plots.overlap_heatmap(overlap.overlap_table(one.sets)),
             "combinations": plots.upset(overlap.combinations_table(one.sets), domains=languages),
         }
-    figures |= {
+    found |= {
         f"matrix_{control}": plots.effect_matrix(
             effects, control, smallest, domains=languages, unit=plots.NATS, asked_of="texts"
         )
         for control in CONTROLS
         if config.seeds
     }
-    output.write_figures(run, figures)
+    return found
 
 
 if __name__ == "__main__":

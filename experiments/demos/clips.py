@@ -7,12 +7,13 @@ say nothing about the domain.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageSequence
 
-from experiments.demos.pictures import TONES, luminance, tone
+from experiments.demos.pictures import TONES, as_array, as_image, luminance, tone
 
 FRAMES = 4
 #: Frames per second, written to the file.
@@ -50,14 +51,14 @@ class Clip:
         return {name: getattr(self, name) for name in names}
 
 
-def _pick(options: dict[str, object], rng: np.random.Generator) -> str:
+def _pick(options: Iterable[str], rng: np.random.Generator) -> str:
     return list(options)[int(rng.integers(len(options)))]
 
 
 def draw(picture: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> Clip:
     """A clip of `size` (width, height) in which a square picture, `[h, w, 3]` in 0..1, moves."""
-    motion, speed = _pick(dict(DIRECTIONS), rng), _pick(dict(SPEEDS), rng)
-    growth, fading = _pick(dict(GROWTH), rng), _pick(dict(FADING), rng)
+    motion, speed = _pick(DIRECTIONS, rng), _pick(SPEEDS, rng)
+    growth, fading = _pick(GROWTH, rng), _pick(FADING, rng)
     steps = np.linspace(-0.5, 0.5, FRAMES)
     travel = rng.uniform(*SPEEDS[speed]) * (FRAMES - 1)
     side = rng.uniform(20, 24)
@@ -65,11 +66,11 @@ def draw(picture: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -
     direction = np.array(DIRECTIONS[motion], dtype=float)
     room = np.maximum(np.array(size) - side * 1.1 - travel * np.abs(direction), 0)
     middle = np.array(size) / 2 + rng.uniform(-0.5, 0.5, size=2) * room
-    color = _pick(dict(TONES), rng)
+    color = _pick(TONES, rng)
     colors = tone(picture, color, float(rng.uniform(0.6, 1.0)))
     shade = _background(float(luminance(colors).mean()), rng)
     change = FADING[fading] * rng.uniform(0.18, 0.3)
-    moving = Image.fromarray(np.uint8(np.round(np.clip(colors, 0, 1) * 255)))
+    moving = as_image(colors)
     frames = []
     for step, length in zip(steps, sides, strict=True):
         center = middle + direction * travel * step
@@ -95,7 +96,7 @@ def _paste(
     covered = Image.new("L", picture.size, 255).transform(
         size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
     )
-    share = np.asarray(covered, dtype=np.float32)[..., None] / 255
+    share = as_array(covered)[..., None]
     return share * np.asarray(moved, dtype=np.float32) / 255 + (1 - share) * shade
 
 

@@ -11,7 +11,6 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 #: Answers of a model to texts, each about its medium.
 Answer = Callable[[Sequence[str], Sequence[Any]], list[str]]
+#: Questions that are answered at once.
+BATCH = 64
 #: Columns of an evaluation that are not figures.
 KEYS = ("id", "domain", "question", "picture", "source", "answer")
 #: What a part of a message that holds a medium is called, by the column of the data.
@@ -35,10 +36,7 @@ def open_picture(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def read(
-    path: Path,
-    decoders: Mapping[str, Callable[[bytes], Any]] = MappingProxyType({"images": open_picture}),
-) -> pd.DataFrame:
+def read(path: Path, decoders: Mapping[str, Callable[[bytes], Any]]) -> pd.DataFrame:
     """A split as a table, with `answer`, and a decoded `medium` shared by the rows that show it.
 
     `decoders`: how the bytes of each media column are decoded. `kind` is the column that a row's
@@ -72,8 +70,7 @@ def answer(
     processor: Any,
     texts: Sequence[str],
     media: Sequence[Any],
-    kind: str = "images",
-    batch: int = 64,
+    kind: str,
     **options: Any,
 ) -> list[str]:
     """Greedy answers through the chat template and `generate`; the same question is asked once.
@@ -88,8 +85,8 @@ def answer(
     rows = sorted(asked.items(), key=lambda item: size(item[1][1]))  # little padding
     has_chat = getattr(processor, "chat_template", None) is not None
     written: dict[tuple[str, int], str] = {}
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
         prompts = []
         for _, (text, medium) in part:
             count = len(medium) if isinstance(medium, list) else 1
@@ -118,9 +115,9 @@ def plain_pictures(pictures: Sequence[Image.Image]) -> dict[str, list[Image.Imag
     return found
 
 
-def shuffles(table: pd.DataFrame, seed: int = 0) -> dict[str, list[Any]]:
+def shuffles(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Another medium in the place of each: of the same domain, and of any domain."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     first = table.drop_duplicates("picture")
     within: dict[str, Any] = {}
     for _, group in first.groupby("domain"):
@@ -141,13 +138,9 @@ def _others(media: list[Any], rng: np.random.Generator) -> list[Any]:
 
 
 def guesses(train: pd.DataFrame, test: pd.DataFrame, by: list[str]) -> pd.Series:
-    """The commonest training answer of each cell of `by`."""
-    best = (
-        train.groupby(by)
-        .answer.agg(lambda answers: answers.value_counts().index[0])
-        .rename("guess")
-    )
-    joined: Any = test.join(best, on=by)
+    """The commonest training answer to questions of the same `by`."""
+    best = train.groupby(by).answer.agg(lambda answers: answers.value_counts().index[0])
+    joined: Any = test.join(best.rename("guess"), on=by)
     return joined["guess"]
 
 
@@ -155,9 +148,7 @@ def evaluate(
     train: pd.DataFrame,
     test: pd.DataFrame,
     answer: Answer,
-    controls: Mapping[str, Sequence[Any]] = MappingProxyType({}),
-    *,
-    log: Callable[[str], None] = print,
+    controls: Mapping[str, Sequence[Any]],
 ) -> pd.DataFrame:
     """One column of right/wrong for the model and for each control, beside the rows' keys.
 
@@ -165,10 +156,10 @@ def evaluate(
     media shown instead, one per row. Best guesses from the answers of `train` come last.
     """
     result: Any = test[list(KEYS)].copy()
-    for name, media in ({"accuracy": test.medium} | dict(controls)).items():
+    for name, media in {"accuracy": test.medium, **controls}.items():
         result[f"{name}_text"] = answer(list(test.text), list(media))
         result[name] = result[f"{name}_text"] == result.answer
-        log(f"{name}: {result[name].mean():.4f}")
+        print(f"{name}: {result[name].mean():.4f}")
     result["guess"] = guesses(train, test, ["question"]) == result.answer
     result["guess_domain"] = guesses(train, test, ["question", "domain"]) == result.answer
     return result
@@ -205,13 +196,11 @@ def judge(
     return evaluate(train, table, partial(answer, model, processor, kind=kind, **options), shown)
 
 
-def interval(
-    result: pd.DataFrame, column: str, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean, resampling whole sources."""
-    blocks = result.groupby("source")[column].agg(["sum", "size"]).to_numpy(dtype=float)
-    rng = np.random.default_rng(seed)
-    picked = rng.integers(len(blocks), size=(draws, len(blocks)))
+def interval(result: pd.DataFrame) -> tuple[float, float]:
+    """95 % bootstrap interval of the accuracy, 2000 times resampling whole sources."""
+    blocks = result.groupby("source")["accuracy"].agg(["sum", "size"]).to_numpy(dtype=float)
+    rng = np.random.default_rng(0)
+    picked = rng.integers(len(blocks), size=(2000, len(blocks)))
     means = blocks[picked, 0].sum(1) / blocks[picked, 1].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
@@ -219,11 +208,9 @@ def interval(
 
 def figures(part: Any, controls: Sequence[str]) -> dict[str, Any]:
     """Accuracy, controls, interval and counts of some rows of an evaluation, as plain types."""
-    found: dict[str, Any] = {
-        name: round(float(part[name].mean()), 4) for name in ("accuracy", *controls)
-    }
-    found["interval"] = [round(value, 4) for value in interval(part, "accuracy")]
-    return found | {
+    return {
+        **{name: round(float(part[name].mean()), 4) for name in ("accuracy", *controls)},
+        "interval": [round(value, 4) for value in interval(part)],
         "questions": len(part),
         "pictures": int(part.picture.nunique()),
         "sources": int(part.source.nunique()),
@@ -235,13 +222,14 @@ def by(result: pd.DataFrame, key: Any, controls: Sequence[str]) -> dict[str, Any
     return {str(name): figures(part, controls) for name, part in result.groupby(key)}
 
 
-def tables(result: pd.DataFrame, controls: Sequence[str] | None = None) -> dict[str, Any]:
-    """Accuracy, interval and controls by domain, by question and by both, as plain types.
+def controls_of(result: pd.DataFrame) -> list[str]:
+    """The names of an evaluation's controls."""
+    return [str(name) for name in result if result[name].dtype == bool and name != "accuracy"]
 
-    `controls`: the controls to name, all that `result` has by default.
-    """
-    if controls is None:
-        controls = [name for name in result if result[name].dtype == bool and name != "accuracy"]
+
+def tables(result: pd.DataFrame) -> dict[str, Any]:
+    """Accuracy, interval and controls by domain, by question and by both, as plain types."""
+    controls = controls_of(result)
     grid: Any = result.pivot_table(
         index="domain", columns="question", values="accuracy", aggfunc="mean"
     )

@@ -126,7 +126,7 @@ def develop(
 
 
 def augment(
-    picture: np.ndarray, rng: np.random.Generator, flip: bool, warp: bool, negative: bool
+    picture: np.ndarray, rng: np.random.Generator, *, flip: bool, negative: bool
 ) -> np.ndarray:
     """A training variant of a finished picture.
 
@@ -134,8 +134,7 @@ def augment(
     """
     if flip and rng.random() < 0.5:
         picture = picture[:, ::-1]
-    if warp:
-        picture = _warp(picture, rng)
+    picture = _warp(picture, rng)
     if negative and rng.random() < 0.5:
         picture = 1 - picture
     if rng.random() < 0.6:
@@ -155,21 +154,29 @@ def _warp(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     centre = np.array([width / 2, height / 2])
     offset = centre + pad - matrix @ centre + rng.uniform(-2.5, 2.5, size=2)
     coefficients = (*matrix[0], offset[0], *matrix[1], offset[1])
-    image = Image.fromarray(np.uint8(np.round(padded * 255)))
-    image = image.transform(
+    image = as_image(padded).transform(
         (width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
     )
+    return as_array(image)
+
+
+def as_image(picture: np.ndarray) -> Image.Image:
+    """A picture in 0..1 as 8-bit RGB; what lies outside is clipped."""
+    return Image.fromarray(np.uint8(np.round(np.clip(picture, 0, 1) * 255)))
+
+
+def as_array(image: Image.Image) -> np.ndarray:
+    """An image as `[h, w, 3]` in 0..1, single precision."""
     return np.asarray(image, dtype=np.float32) / 255
 
 
 def encode(picture: np.ndarray) -> bytes:
     """A picture in 0..1 as JPEG of quality 92 without chroma subsampling."""
     stream = io.BytesIO()
-    image = Image.fromarray(np.uint8(np.round(np.clip(picture, 0, 1) * 255)))
-    image.save(stream, format="JPEG", quality=92, subsampling=0)
+    as_image(picture).save(stream, format="JPEG", quality=92, subsampling=0)
     return stream.getvalue()
 
 
 def decode(data: bytes) -> np.ndarray:
     """The bytes of a picture as `[h, w, 3]` in 0..1."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float32) / 255
+    return as_array(Image.open(io.BytesIO(data)).convert("RGB"))

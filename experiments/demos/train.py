@@ -14,7 +14,6 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,14 +26,7 @@ from experiments.demos import evaluation
 from experiments.demos.card import write as write_tables
 from experiments.demos.demo import Demo, Name, demo_named
 from experiments.demos.trainee import Trainee
-from experiments.demos.training import (
-    Packer,
-    Pictures,
-    Progress,
-    Recipe,
-    train,
-    warm_up,
-)
+from experiments.demos.training import Progress, Recipe, train, warm_up
 
 DEMOS = Path(__file__).resolve().parents[2] / "mmlens" / "demo"
 
@@ -80,17 +72,11 @@ def save(trainee: Trainee, out: Path) -> None:
             os.replace(target.with_name(f".{target.name}.new"), target)
 
 
-def run(
-    options: Options,
-    out: Path,
-    recipe: Recipe,
-    trainee: Trainee,
-    packer: Packer,
-    pictures: Pictures,
-    before_joint: Callable[[Any, Any, int], None],
-) -> dict[str, Any]:
+def run(options: Options, demo: Demo, recipe: Recipe, out: Path) -> dict[str, Any]:
     """Warm up the tower, train the whole, save; returns the facts of the run."""
-    progress = Progress(log=lambda line: print(line, flush=True), save=lambda _: save(trainee, out))
+    torch.manual_seed(options.seed)
+    trainee, packer, pictures = demo.prepared(DEMOS)
+    progress = Progress(log=lambda line: print(line, flush=True), save=lambda: save(trainee, out))
     seconds: dict[str, list[int]] = {"warmup": [], "joint": []}
     phases = [("warmup", cycle) for cycle in range(len(recipe.warmup_steps))]
     phases += [("joint", cycle) for cycle in range(len(recipe.steps))]
@@ -105,8 +91,8 @@ def run(
             warm_up(trainee, pictures, recipe, progress, cycle)
         else:
             if cycle == 0:
-                before_joint(trainee, pictures, options.seed)
-            train(trainee, packer, pictures, recipe, progress, cycle=cycle)
+                demo.before_joint(trainee, pictures, options.seed)
+            train(trainee, packer, pictures, recipe, progress, cycle)
         seconds[name].append(round(time.monotonic() - started))
         if done is not None:
             done.parent.mkdir(parents=True, exist_ok=True)
@@ -130,13 +116,8 @@ def evaluate(out: Path, demo: Demo, split: str, controls: bool) -> dict[str, Any
     if demo.more_tables is not None:
         found["more"] = demo.more_tables(result)
     for domain, figures in found["domain"].items():
-        print(
-            domain,
-            figures["accuracy"],
-            figures["interval"],
-            found["domain_question"][domain],
-            flush=True,
-        )
+        shares = found["domain_question"][domain]
+        print(domain, figures["accuracy"], figures["interval"], shares, flush=True)
     return found
 
 
@@ -158,9 +139,7 @@ def main(options: Options) -> None:
             lr=options.lr,
             **demo.recipe,
         )
-        torch.manual_seed(options.seed)
-        trainee, packer, media = demo.prepared(DEMOS)
-        facts = run(options, out, recipe, trainee, packer, media, demo.before_joint)
+        facts = run(options, demo, recipe, out)
         facts_file.write_text(json.dumps(facts, indent=2) + "\n")
     found = evaluate(out, demo, options.split, controls=options.evaluate_only)
     if options.evaluate_only:

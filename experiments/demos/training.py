@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from experiments.demos.trainee import Trainee
+
+#: Steps of joint training after which the model is saved.
+SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,8 @@ class Recipe:
 class Progress:
     """What a run reports and what a later step may want of it."""
 
-    log: Callable[[str], None] = print
-    save: Callable[[int], None] = lambda _: None
-    save_every: int = 500
+    log: Callable[[str], None]
+    save: Callable[[], None]
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -88,16 +90,8 @@ class Muon(torch.optim.Optimizer):
     Updates are scaled to the size of AdamW's, so that both share a learning rate.
     """
 
-    def __init__(
-        self,
-        params: Iterator[nn.Parameter],
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-    ):
-        super().__init__(
-            list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        )
+    def __init__(self, params: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": 0.95, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
@@ -222,7 +216,7 @@ def pack_mask(lengths: Tensor, head: int, packed: int, slot: int) -> tuple[Tenso
 
 
 def optimizers(
-    named: Iterator[tuple[str, nn.Parameter]], lr: float, recipe: Recipe
+    named: Iterable[tuple[str, nn.Parameter]], lr: float, recipe: Recipe
 ) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for embeddings, heads, norms and biases."""
     matrices, others = [], []
@@ -230,7 +224,7 @@ def optimizers(
         hidden = parameter.ndim == 2 and "embed" not in name and "head" not in name
         (matrices if hidden else others).append(parameter)
     adam = torch.optim.AdamW(others, lr=lr * recipe.adam_ratio, betas=(0.9, 0.95), weight_decay=0.0)
-    found = [Muon(iter(matrices), lr=lr, weight_decay=recipe.weight_decay), adam]
+    found = [Muon(matrices, lr, recipe.weight_decay), adam]
     for optimizer in found:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
@@ -261,7 +255,7 @@ def batches(size: int, batch: int, steps: int, rng: np.random.Generator) -> Iter
 
 
 def warm_up(
-    trainee: Trainee, pictures: Pictures, recipe: Recipe, progress: Progress, cycle: int = 0
+    trainee: Trainee, pictures: Pictures, recipe: Recipe, progress: Progress, cycle: int
 ) -> None:
     """Train the tower alone, with throw-away linear heads on the training pictures' answers."""
     size, classes = len(pictures), pictures.classes
@@ -274,22 +268,17 @@ def warm_up(
     heads = nn.ModuleDict(
         {f"on_{key}": nn.Linear(width, len(names)) for key, names in classes.items()}
     )
-    codes = {
-        question: {name: code for code, name in enumerate(names)}
-        for question, names in classes.items()
-    }
+    codes = {key: {name: code for code, name in enumerate(names)} for key, names in classes.items()}
     tower = [(n, p) for n, p in trainee.model.named_parameters() if re.search(recipe.tower, n)]
     named = [*tower, *((f"head.{n}", p) for n, p in heads.named_parameters())]
-    optims = optimizers(iter(named), recipe.tower_lr, recipe)
+    optims = optimizers(named, recipe.tower_lr, recipe)
     started = time.monotonic()
     for step, indices in enumerate(batches(size, recipe.warmup_batch, steps, rng)):
         examples = [pictures.draw(int(index), rng) for index in indices]
         features = trainee.tower([example.medium for example in examples])
         losses = {}
-        for question in classes:
-            target = [
-                codes[question].get(example.answers.get(question, ""), -100) for example in examples
-            ]
+        for question, code in codes.items():
+            target = [code.get(example.answers.get(question, ""), -100) for example in examples]
             losses[question] = nn.functional.cross_entropy(
                 heads[f"on_{question}"](features), torch.tensor(target)
             )
@@ -320,8 +309,7 @@ def train(
     pictures: Pictures,
     recipe: Recipe,
     progress: Progress,
-    *,
-    cycle: int = 0,
+    cycle: int,
 ) -> None:
     """Train the whole model on packed questions."""
     rng = np.random.default_rng(recipe.seed + 1 + 1000 * cycle)
@@ -329,8 +317,8 @@ def train(
     tower = [(n, p) for n, p in named if re.search(recipe.tower, n)]
     others = [(n, p) for n, p in named if not re.search(recipe.tower, n)]
     steps, lr = recipe.steps[cycle], recipe.lr[cycle]
-    optims = optimizers(iter(others), lr, recipe)
-    optims += optimizers(iter(tower), lr * recipe.tower_share, recipe)
+    optims = optimizers(others, lr, recipe)
+    optims += optimizers(tower, lr * recipe.tower_share, recipe)
     started, recent = time.monotonic(), []
     for step, indices in enumerate(batches(len(pictures), recipe.batch, steps, rng)):
         examples = [pictures.draw(int(index), rng) for index in indices]
@@ -338,13 +326,9 @@ def train(
         take_step(optims, loss, step, steps)
         recent.append(loss.item())
         if step % 25 == 24:
-            seconds = time.monotonic() - started
-            progress.history.append(
-                {"step": step + 1, "loss": float(np.mean(recent)), "seconds": seconds}
-            )
-            progress.log(
-                f"joint {cycle + 1}: {step + 1}/{steps} {seconds:.0f}s loss {np.mean(recent):.4f}"
-            )
+            seconds, mean = time.monotonic() - started, float(np.mean(recent))
+            progress.history.append({"step": step + 1, "loss": mean, "seconds": seconds})
+            progress.log(f"joint {cycle + 1}: {step + 1}/{steps} {seconds:.0f}s loss {mean:.4f}")
             recent = []
-        if (step + 1) % progress.save_every == 0:
-            progress.save(step + 1)
+        if (step + 1) % SAVE_EVERY == 0:
+            progress.save()

@@ -50,10 +50,13 @@ def main(config: Config) -> None:
     run = start.open_run(config, data.data_hashes, help_collecting)
     if run is None:
         return
-    if run.finished("report"):
-        output.summarise(run, report.sentences(run))
-        return
+    if not run.finished("report"):
+        run_stages(config, run)
+    output.summarise(run, report.sentences(run))
 
+
+def run_stages(config: Config, run: Run) -> None:
+    """Every stage, up to the report; those that an earlier start finished read what it left."""
     with run.stage("load"):
         model = start.load(config.load, run)
         by, chosen = found_on(config)
@@ -74,25 +77,35 @@ def main(config: Config) -> None:
         mined = Mined(scores, statistics, model.weight_hash)
         masks = planned_masks(config, model, mined, questions)
         output.save_sets(run, f"{LANGUAGE}-{config.ratio:g}", masks.sets)
-    study = analyses.ModalityStudy(
-        run=run,
-        model=model,
-        domains=datasets,
-        train=chosen,
-        asked=questions.samples,
-        seed=config.seed,
-        batching=batching(config),
-        config=config,
-        mined=mined,
-        sets=masks.sets,
-        masks=masks,
-        questions=questions,
+    evaluate_and_report(
+        analyses.ModalityStudy(
+            run=run,
+            model=model,
+            domains=datasets,
+            train=chosen,
+            asked=questions.samples,
+            seed=config.seed,
+            batching=batching(config),
+            config=config,
+            mined=mined,
+            sets=masks.sets,
+            masks=masks,
+            questions=questions,
+        ),
+        parts,
     )
+
+
+def evaluate_and_report(
+    study: analyses.ModalityStudy, parts: Sequence[Sequence[ImportanceScores]]
+) -> None:
+    """Ask every mask its questions, analyse what else was asked for, and write the report."""
+    run, config, questions = study.run, study.config, study.questions
     with run.stage("evaluate") as stage:
         answers = evaluate(
-            model,
+            study.model,
             questions.samples,
-            masks.plan.conditions(),
+            study.masks.plan.conditions(),
             answers=run.path("answers.jsonl"),
             metric_name=data.metrics(config),
             batching=study.batching,
@@ -100,20 +113,20 @@ def main(config: Config) -> None:
         )
         stage.tokens += answers.tokens
     with run.stage("masking"):
-        table = plan_table(answers.frame, masks.plan, questions, questions.cluster_field)
+        table = plan_table(answers.frame, study.masks.plan, questions, questions.cluster_field)
         run.write_csv("masking.csv", table.assign(model=config.load.model))
     sections = analyses.sections(study, parts, answers.frame)
     with run.stage("report"):
-        skipped = {**scores.skipped, **answers.skipped}
-        splits = (config.samples.train_split, config.samples.test_split)
-        samples = output.samples_used(splits, chosen, questions.samples, datasets, skipped)
+        skipped = {**study.mined.scores.skipped, **answers.skipped}
+        samples = output.samples_used(
+            config, study.train, questions.samples, study.domains, skipped
+        )
         report.write(study, sections, samples)
-    output.summarise(run, report.sentences(run))
 
 
 def found_on(config: Config) -> tuple[str, list[Sample]]:
     """The field of the data sets, and the samples that are mined, keyed by it."""
-    train = data.read_split(config, "train", limit=config.train_samples or None)
+    train = data.read_split(config, "train", limit=config.train_samples)
     by = config.by
     if not by:
         kinds = {media_of(sample) for sample in train}
@@ -130,7 +143,7 @@ def asked_of(config: Config, by: str, datasets: Sequence[str]) -> Questions:
     Raises:
         MMLensError: there is none.
     """
-    test = keyed(data.read_split(config, "test", limit=config.questions or None), by)
+    test = keyed(data.read_split(config, "test", limit=config.questions), by)
     asked = [sample for sample in test if sample.domain in datasets]
     if not asked:
         raise MMLensError(
@@ -145,17 +158,16 @@ def keyed(samples: Sequence[Sample], by: str) -> list[Sample]:
     """The samples with the name of their data set as their domain."""
     if by == "domain":
         return list(samples)
-    if by == "media":
-        return [replace(sample, domain=media_of(sample)) for sample in samples]
-    return [replace(sample, domain=str(sample.get(by))) for sample in samples]
+    name = media_of if by == "media" else lambda sample: str(sample.get(by))
+    return [replace(sample, domain=name(sample)) for sample in samples]
 
 
 def media_of(sample: Sample) -> str:
     """What a question is asked about, in a word: ``image``, ``2 images``, ``video``, ``text``, ..."""
     words = []
     for kind in MEDIA_GROUPS:
-        number = len(getattr(sample, f"{kind}s"))
-        words += [] if not number else [kind if number == 1 else f"{number} {kind}s"]
+        if number := len(getattr(sample, f"{kind}s")):
+            words.append(kind if number == 1 else f"{number} {kind}s")
     return " and ".join(words) or "text"
 
 
@@ -167,9 +179,8 @@ def counting(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
 
 def scoring(config: Config, model: mmlens.HookedMLLM) -> dict[str, Any]:
     """What importance is collected of: the same sets."""
-    groups = counting(config, model)["groups"]
     return {
-        "groups": groups,
+        "groups": counting(config, model)["groups"],
         "attention_mode": config.attention_mode,
         "batching": batching(config),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,6 +17,7 @@ from mmlens import plots
 from mmlens.ablation.effects import method_differences
 from mmlens.ablation.masks import MASK, Mask
 from mmlens.ablation.questions import Questions
+from mmlens.data.samples import Sample
 from mmlens.hook_names import LANGUAGE
 from mmlens.importance import SCORES, ImportanceScores, convergence
 from mmlens.importance.correlation import correlate_scores
@@ -27,7 +29,7 @@ from mmlens.selection.methods import ENTROPY, IMPORTANCE
 from mmlens.selection.overlap import cross_table
 from mmlens.separation import separation_section
 from mmlens.states.conditions import mask_conditions
-from mmlens.states.study import study_states
+from mmlens.states.study import StateStudy, study_states
 from mmlens.states.tables import contributions, metric_table, scatter_table
 from mmlens.streaming.distributed import rank_and_world
 from mmlens.tokens.token_sets import SLOTS
@@ -83,18 +85,15 @@ def sections(
         *(states_sections(study) if config.states_samples else ()),
     ]
     if config.lens_samples:
-        pictures = config.lens_pictures
-        found.append(
-            lens_section(study, config.lens_samples, pictures, sets=study.sets, whose="MMNeuron's")
-        )
-    # Cards are gathered by all processes together, and the others have gone.
+        shown = (config.lens_samples, config.lens_pictures)
+        found.append(lens_section(study, *shown, sets=study.sets, whose="MMNeuron's"))
+    # Cards are gathered by all processes together, but the others have finished.
     if config.cards and rank_and_world()[1] == 1:
-        pages = {LANGUAGE: dict(study.sets)}
         found.append(
             cards_section(
                 study,
                 config.cards,
-                pages,
+                {LANGUAGE: study.sets},
                 title="Modality-specific neurons of {page}",
                 groups=study.modalities,
                 keys=study.modalities,
@@ -165,7 +164,7 @@ def neurons_section(study: ModalityStudy) -> Section:
     )
     overlaps = overlap_section(
         study,
-        {LANGUAGE: dict(study.sets)},
+        {LANGUAGE: study.sets},
         study.modalities,
         why,
         ("modality_subsets", "modality_overlap"),
@@ -194,12 +193,11 @@ def masks_section(study: ModalityStudy) -> Section:
         drawn = plots.ratio_curves(plots.choose(table, evaluated=ALL), modalities=[ALL])
         add("ratios", drawn, "ratio_curves")
     if not (table := study.masking("grid")).empty:
-        order = {name: list(dict.fromkeys(table[name])) for name in ("strategy", "weights")}
         drawn = plots.masking_grid(
             plots.choose(table, evaluated=ALL),
             modalities=[ALL],
-            strategies=order["strategy"],
-            weights=order["weights"],
+            strategies=list(dict.fromkeys(table["strategy"])),
+            weights=list(dict.fromkeys(table["weights"])),
         )
         add("grid", drawn, "masking_grid", cells=int((table.evaluated == ALL).sum()))
     if not (table := study.masking("mining")).empty:
@@ -234,9 +232,8 @@ def methods_section(study: ModalityStudy, answers: pd.DataFrame) -> Section | No
     differences = method_differences(answers, pairs, datasets, clusters)
     study.run.write_csv("methods-differences.csv", differences)
     matched = {"control": "matched random"}
-    found: list[Part] = [
-        Figure("methods", plots.methods_comparison(whole), "methods_comparison", matched),
-    ]
+    drawn = plots.methods_comparison(whole)
+    found: list[Part] = [Figure("methods", drawn, "methods_comparison", matched)]
     if not single.empty:
         by_modality = plots.methods_comparison(single.loc[single["evaluated"] == ALL])
         found.append(Figure("methods-modalities", by_modality, "methods_comparison", matched))
@@ -261,26 +258,29 @@ def method_pairs(drawn: Sequence[Mask]) -> list[tuple[str, str, str, str]]:
     pairs = []
     for (modality, method), name in masks.items():
         if method == ENTROPY and (modality, IMPORTANCE) in masks:
-            labels = (f"{modality}, {ENTROPY}", f"{modality}, {IMPORTANCE}")
-            pairs.append((labels[0], name, labels[1], masks[modality, IMPORTANCE]))
+            other = masks[modality, IMPORTANCE]
+            pairs.append((f"{modality}, {ENTROPY}", name, f"{modality}, {IMPORTANCE}", other))
     return pairs
 
 
 def states_sections(study: ModalityStudy) -> list[Section]:
     """MI-9 to MI-11: how the groups' states lie, and what the last token takes, under masks."""
     config, everything = study.config, union(list(study.sets.values()))
-    with study.run.stage("states"):
-        shown = study.some(config.states_samples)
-        found = study_states(
+
+    def states(stage: str, shown: Sequence[Sample], **options: Any) -> StateStudy:
+        return study_states(
             study.model,
             shown,
             mask_conditions(shown, [everything], seed=config.seed),
-            study.run.path("states"),
-            permutations=PERMUTATIONS,
-            contributions=False,
+            study.run.path(stage),
             seed=config.seed,
             batching=study.batching,
+            **options,
         )
+
+    with study.run.stage("states"):
+        shown = study.some(config.states_samples)
+        found = states("states", shown, permutations=PERMUTATIONS, contributions=False)
         metrics = study.table("states.csv", "states-metrics", lambda: metric_table(found))
         last = study.model.cfg.n_layers - 1
         layers = sorted({0, last // 2, last})
@@ -292,18 +292,9 @@ def states_sections(study: ModalityStudy) -> list[Section]:
         with study.run.stage("contributions"):
             each = -(-config.contribution_samples // len(study.domains))
             shown = study.some(each)[: config.contribution_samples]
-            taken = study_states(
-                study.model,
-                shown,
-                mask_conditions(shown, [everything], seed=config.seed),
-                study.run.path("contributions"),
-                # Of all layers; what else the study keeps of their states is not looked at.
-                permutations=1,
-                group_tokens=2,
-                pooled_tokens=1,
-                seed=config.seed,
-                batching=study.batching,
-            )
+            # Of all layers; what else the study keeps of their states is not looked at.
+            least = {"permutations": 1, "group_tokens": 2, "pooled_tokens": 1}
+            taken = states("contributions", shown, **least)
             shares = study.table(
                 "contributions.csv", "contributions-table", lambda: contributions(taken)
             )

@@ -46,10 +46,13 @@ def main(config: Config) -> None:
     if run is None:
         return
     analyses.refuse_silenced(run, intervention(config))
-    if run.finished("report"):
-        output.summarise(run, report.sentences(run))
-        return
+    if not run.finished("report"):
+        run_stages(config, run)
+    output.summarise(run, report.sentences(run))
 
+
+def run_stages(config: Config, run: Run) -> None:
+    """Every stage, up to the report; those that an earlier start finished read what it left."""
     with run.stage("load"):
         model = start.load(config.load, run)
         train, test = found_on(config), data.read_split(config, "test", limit=config.questions)
@@ -74,19 +77,14 @@ def main(config: Config) -> None:
     with run.stage("select"):
         counted = {m: statistics.counts(m, keys=domains) for m in modules}
         probabilities = {m: activation_probability(*counts) for m, counts in counted.items()}
-        fractions = sorted(config.fractions)
-        selections = {f: selected(config, model, counted, domains, f) for f in fractions}
+        selections = {
+            fraction: selected(config, model, counted, domains, fraction)
+            for fraction in sorted(config.fractions)
+        }
         output.save_selections(run, selections)
         neurons = tables.neurons_table(selections, probabilities, domains)
         run.write_csv("neurons.csv", neurons)
 
-    masks = [
-        mask
-        for fraction in sorted(config.evaluate_fractions)
-        for mask in domain_masks(
-            selections[fraction], probabilities, domains, config.seeds, intervention(config)
-        )
-    ]
     study = analyses.DomainStudy(
         run=run,
         model=model,
@@ -102,15 +100,20 @@ def main(config: Config) -> None:
         intervention=intervention(config),
         answering={"metric_name": data.metrics(config), **generation(config)},
     )
+    masks = [
+        mask
+        for fraction in sorted(config.evaluate_fractions)
+        for mask in domain_masks(
+            selections[fraction], probabilities, domains, config.seeds, study.intervention
+        )
+    ]
     answers = asked(study, masks, full=config.full)
     sections = further_sections(config, study, masks, parts)
     with run.stage("report"):
         report.write_tables(study, masks, answers.frame, full=config.full)
-        splits = (config.samples.train_split, config.samples.test_split)
         skipped = {**statistics.skipped, **answers.skipped}
-        samples = output.samples_used(splits, chosen, questions.samples, domains, skipped)
-        report.write(study, neurons, samples, sections, unit=config.unit)
-    output.summarise(run, report.sentences(run))
+        samples = output.samples_used(config, chosen, questions.samples, domains, skipped)
+        report.write(config, study, neurons, samples, sections)
 
 
 def found_on(config: Config) -> list[Sample]:
@@ -122,7 +125,7 @@ def found_on(config: Config) -> list[Sample]:
 def training_samples(
     config: Config, model: mmlens.HookedMLLM, train: Sequence[Sample], domains: Sequence[str]
 ) -> list[Sample]:
-    """The samples of them that are run."""
+    """Those of the domains, drawn as the settings say."""
     chosen = [s for s in train if s.domain in domains]
     chosen = take_per_value(chosen, "domain", config.train_samples or None, seed=config.seed)
     if not config.stop_after:
@@ -132,9 +135,13 @@ def training_samples(
 
 
 def counting(config: Config, modules: Sequence[str]) -> dict[str, Any]:
-    """What is counted on them."""
-    how = {"groups": (config.group,), "site": config.site}
-    return {"modules": modules, **how, "batching": batching(config)}
+    """What is counted on the training samples."""
+    return {
+        "modules": modules,
+        "groups": (config.group,),
+        "site": config.site,
+        "batching": batching(config),
+    }
 
 
 def help_collecting(config: Config) -> None:
@@ -166,7 +173,7 @@ def announce(
     asked += alone * (1 + config.seeds)
     forwards = len(chosen) + domains * (
         config.lens_samples
-        + config.deviation_samples * (2 * sets)
+        + config.deviation_samples * 2 * sets
         + (config.cards > 0) * CARD_SAMPLES
     )
     start.announce(
@@ -241,7 +248,7 @@ def further_sections(
         sections.append(lens_section(study, config.lens_samples, config.lens_pictures, sets=sets))
     if len(parts) > 1:
         sections.append(analyses.stability_section(study, parts, config.group, config.quantile))
-    # Cards are gathered by all processes together, and the others have gone.
+    # Cards are gathered by all processes together, but the others have finished.
     if config.cards and rank_and_world()[1] == 1:
         sections.append(analyses.cards_section(study, config.cards))
     return [section for section in sections if section is not None]

@@ -107,9 +107,8 @@ def combinations_of(modules: Sequence[str]) -> list[tuple[str, ...]]:
     others = tuple(module for module in modules if module != LANGUAGE)
     found: list[tuple[str, ...]] = [(module,) for module in modules] if len(modules) > 1 else []
     if {"qformer", "query"} <= set(modules):
-        found.append(
-            ("qformer", "query")
-        )  # one stack of layers, masked together in the paper's code
+        # One stack of layers, masked together in the paper's code.
+        found.append(("qformer", "query"))
     if 1 < len(others) < len(modules):
         found.append(others)
     return found

@@ -8,12 +8,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from experiments.mmneuron.analyses import DomainStudy
+from experiments.mmneuron.config import Config
 from experiments.shared import output
 from mmlens import plots
 from mmlens.ablation import tables
 from mmlens.ablation.effects import effects_table
 from mmlens.ablation.masks import Mask
-from mmlens.entropy import Unit
 from mmlens.plots.frames import CONTROLS
 from mmlens.report import mmneuron as report
 from mmlens.report.sections import Section
@@ -34,29 +34,19 @@ def write_tables(
 
 
 def write(
+    config: Config,
     study: DomainStudy,
     neurons: pd.DataFrame,
     samples: pd.DataFrame,
     sections: Sequence[Section],
-    *,
-    unit: Unit,
 ) -> None:
     """Figures as pages of their own, and report.html with all of them."""
     run, domains = study.run, study.domains
     summaries = {
-        module: plots.SelectionSummary(
-            module=module,
-            domains=tuple(domains),
-            entropy=one.in_unit(unit).entropy.numpy(),
-            passes=one.passes.numpy(),
-            tau=one.tau,
-            cut=one.in_unit(unit).cut,
-            n_selected=len(one.union),
-        )
+        module: output.selection_summary(module, domains, one.in_unit(config.unit), config.quantile)
         for module, one in study.selections.items()
     }
     effects = pd.read_csv(run.path("effects.csv"))
-    answers = read_jsonl(run.path("answers.jsonl"))
     data = report.ReportData(
         title=f"Domain-specific neurons of {run.manifest['model']}",
         manifest=output.about_run(run),
@@ -67,7 +57,10 @@ def write(
         samples=samples,
         stages=run.stages(),
         examples=tables.examples_table(
-            answers, study.questions, study.fraction, intervention=study.intervention
+            read_jsonl(run.path("answers.jsonl")),
+            study.questions,
+            study.fraction,
+            intervention=study.intervention,
         ),
         domains=list(domains),
         fraction=study.fraction,

@@ -41,11 +41,11 @@ def collect_statistics(
         modules: modules to count in; the stage's tokens are those of the first.
         in_parts: keep parts apart, for :func:`mmlens.selection.stability.stability`; not under a launcher.
         seed: of the draw of the parts.
-        options: of :func:`mmlens.collect`: groups, by, site, and ``batching``.
+        options: of :func:`mmlens.collect`: groups, site, and ``batching``.
 
     Returns:
-        [half][part] -> statistics; ``mmlens.data.halves.sum_of`` adds them up. One part where they are
-        in one piece.
+        [half][part] -> statistics, one part where they are in one piece;
+        :func:`mmlens.data.halves.sum_of` adds them up.
 
     Raises:
         MMLensError: whatever :func:`mmlens.collect` refuses.
@@ -54,7 +54,7 @@ def collect_statistics(
     with run.stage("collect") as stage:
         if in_parts and rank_and_world()[1] == 1:
             run.path("parts").mkdir(exist_ok=True)
-            halves = split(samples, by=options.get("by", "domain"), seed=seed)
+            halves = split(samples, seed=seed)
             parts = collect_parts(model, halves, run.path("parts"), **options)
         else:
             parts = [[mmlens.collect(model, samples, checkpoint=run.path(CHECKPOINT), **options)]]

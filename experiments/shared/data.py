@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from experiments.shared.config import CommonConfig
 from mmlens import datasets
@@ -77,17 +77,17 @@ def data_hashes(config: CommonConfig) -> dict[str, str]:
     Returns:
         split or benchmark -> hash; the ``data_hash`` of the manifest.
     """
+    if not (named := benchmarks(config)):
+        splits = (config.samples.train_split, config.samples.test_split)
+        folder = data_folder(config)
+        return {split: file_fingerprint(data_file(folder, split)) for split in splits}
     found = {}
-    for name, folder in benchmarks(config).items():
+    for name, folder in named.items():
         files = sorted(p for p in folder.rglob("*") if p.suffix in _SMALL)
         # A benchmark without such files (LibriSpeech: sounds and plain texts) is identified by all its files.
         files = files or sorted(p for p in folder.rglob("*") if p.is_file())
         found[name] = data_fingerprint([[p.name, p.stat().st_size] for p in files])
-    if found:
-        return found
-    splits = (config.samples.train_split, config.samples.test_split)
-    folder = data_folder(config)
-    return {split: file_fingerprint(data_file(folder, split)) for split in splits}
+    return found
 
 
 def read_split(
@@ -96,7 +96,6 @@ def read_split(
     *,
     limit: int | None,
     prompt: str | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Sample]:
     """The samples that neurons are found on, or that are asked.
 
@@ -106,7 +105,6 @@ def read_split(
         limit: questions of each benchmark at most, drawn as ``config.subset`` says; None or 0: all. A
             folder is read whole: :func:`mmlens.data.samples.take_per_value` draws from it.
         prompt: the benchmarks' wording; default: ``config.prompt``.
-        options: benchmark -> further options of :func:`mmlens.datasets.read` for it.
 
     Raises:
         SampleError: no such file, split or benchmark, or answers that are not published.
@@ -126,7 +124,6 @@ def read_split(
             limit=limit or None,
             seed=config.seed,
             scored=which == "test",
-            **(options or {}).get(name, {}),
         )
     return samples
 

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from experiments.shared.config import CommonConfig
+from mmlens import plots
 from mmlens.ablation import tables
 from mmlens.data.samples import Sample
 from mmlens.entropy import Selection
@@ -54,13 +56,29 @@ def save_selections(run: Run, selections: Mapping[float, Mapping[str, Selection]
     write_json(run.path("neurons", "thresholds.json"), {"thresholds": thresholds})
 
 
+def selection_summary(
+    module: str, domains: Sequence[str], selection: Selection, quantile: float
+) -> plots.SelectionSummary:
+    """An entropy selection as figures show it."""
+    return plots.SelectionSummary(
+        module=module,
+        domains=tuple(domains),
+        entropy=selection.entropy.numpy(),
+        passes=selection.passes.numpy(),
+        tau=selection.tau,
+        cut=selection.cut,
+        n_selected=len(selection.union),
+        quantile=quantile,
+    )
+
+
 def about_run(run: Run) -> dict[str, Any]:
     """The manifest as a report shows it; the stages have a table of their own (``run.stages()``)."""
     return {k: v for k, v in run.manifest.items() if k != "stages"}
 
 
 def samples_used(
-    splits: tuple[str, str],
+    config: CommonConfig,
     found_on: Sequence[Sample],
     asked: Sequence[Sample],
     domains: Sequence[str],
@@ -69,12 +87,12 @@ def samples_used(
     """Questions used and left out, per domain and split; see :func:`mmlens.ablation.tables.samples_table`.
 
     Args:
-        splits: names of the split that neurons were found on, and of the one that was asked.
-        found_on, asked: their samples.
+        config: names both splits.
+        found_on, asked: the samples that neurons were found on, and the questions.
         domains: the domains.
         skipped: sample id -> why it was left out.
     """
-    first, second = splits
+    first, second = config.samples.train_split, config.samples.test_split
     if first == second:
         first, second = f"{first} (neurons found on)", f"{second} (asked)"
     return tables.samples_table({first: found_on, second: asked}, domains, skipped)
@@ -107,9 +125,6 @@ def summarise(run: Run, sentences: Iterable[str], where: str = "") -> None:
         sentences: what was found, a line each.
         where: the last line; default: the report's place.
     """
-    print()
-    for sentence in (said := list(sentences)):
-        print(sentence)
-    if said:
-        print()
-    print(f"{where or 'Report: ' + str(run.path('report.html'))}")
+    said = "".join(f"\n{sentence}" for sentence in sentences)
+    print(f"{said}\n" if said else "")
+    print(where or f"Report: {run.path('report.html')}")

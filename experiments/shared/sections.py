@@ -53,17 +53,18 @@ def overlap_section(
     """
     parts: list[Figure | Table] = []
     for page, by_label in sets.items():
-        study.run.write_csv(f"overlap-{page}.csv", overlap.overlap_table(by_label))
+        shared = overlap.overlap_table(by_label)
+        study.run.write_csv(f"overlap-{page}.csv", shared)
         combinations = overlap.combinations_table(by_label)
         if combinations.empty:
             continue
         words = {"module": page}
         upset = plots.upset(combinations, domains=labels)
         parts.append(Figure(f"sets-{page}", upset, captions[0], words))
-        heat = plots.overlap_heatmap(overlap.overlap_table(by_label), domains=labels)
+        heat = plots.overlap_heatmap(shared, domains=labels)
         parts.append(Figure(f"overlap-{page}", heat, captions[1], words))
-        table = overlap.multiplicity_table(by_label)
-        parts.append(Table(f"Labels per neuron, module {page}", table))
+        counts = overlap.multiplicity_table(by_label)
+        parts.append(Table(f"Labels per neuron, module {page}", counts))
     return Section("Overlap of the sets", text, parts)
 
 
@@ -116,9 +117,9 @@ def lens_section(
             stages.
         whose: whose three stages are looked for, in the sentence about them.
     """
-    path = study.run.path("lens.jsonl")
+    shown, path = study.some(per_domain), study.run.path("lens.jsonl")
     with study.run.stage("lens") as stage:
-        found = study_lens(study.model, study.some(per_domain), rows=path, batching=study.batching)
+        found = study_lens(study.model, shown, rows=path, batching=study.batching)
         stage.tokens += found.tokens
     study.run.write_csv("lens.csv", found.frame)
     media = [g for g in ("image", "video", "audio") if (found.frame.group == g).any()]
@@ -129,10 +130,11 @@ def lens_section(
         parts.append(Figure("lens-answer", answers, "lens_answer"))
     text = []
     if media and (stages := stages_of(found, media[0])) is not None:
-        drawn = stages_figure(stages, by_layer(sets), group=media[0])
+        by_layer = {label: one.mask().sum(-1).tolist() for label, one in sets.items()}
+        drawn = stages_figure(stages, by_layer, group=media[0])
         parts.append(Figure("stages", drawn, "stages", {"modules": LANGUAGE}))
         text.append(stages_sentence(stages, media[0], whose))
-    for sample in take_per_value(study.some(per_domain), "domain", pictures, seed=study.seed):
+    for sample in take_per_value(shown, "domain", pictures, seed=study.seed):
         if (picture := lens_picture(study.model, sample, study.batching.template)) is not None:
             words = {"sample": sample.id, "answer": ", ".join(sample.answers[:1])}
             parts.append(Figure(f"lens-{len(parts)}", picture, "lens_picture", words))
@@ -171,11 +173,6 @@ def stages_sentence(stages: Stages, group: str, whose: str) -> str:
     )
 
 
-def by_layer(sets: Mapping[str, NeuronSet]) -> dict[str, list[int]]:
-    """Label -> how many of its neurons lie in each layer of their module."""
-    return {label: one.mask().sum(-1).tolist() for label, one in sets.items()}
-
-
 def cards_section(
     study: Study,
     per_set: int,
@@ -203,22 +200,22 @@ def cards_section(
     shown = take_per_value(study.train, "domain", CARD_SAMPLES, seed=study.seed)
     with study.run.stage("cards"):
         for page, by_label in sets.items():
-            name = f"cards-{page}.html"
             if not any(map(len, by_label.values())):
                 continue
-            if not study.run.path(name).exists():
+            path = study.run.path(f"cards-{page}.html")
+            links[f"Cards of {page} neurons"] = path.name
+            if not path.exists():
                 neuron_cards(
                     study.model,
                     shown,
                     by_label,
-                    study.run.path(name),
+                    path,
                     probabilities=None if probabilities is None else probabilities[page],
                     per_set=per_set,
                     title=title.format(page=page),
                     batching=study.batching,
                     **{"keys": study.domains, **options},
                 )
-            links[f"Cards of {page} neurons"] = name
     return Section(
         "Neurons, one by one",
         f"What activates each neuron most among up to {CARD_SAMPLES} training samples per domain, in place, "

@@ -25,7 +25,7 @@ from experiments.shared.config import (
 from experiments.shared.study import Study
 from mmlens.ablation.tables import before_and_after
 from mmlens.data.samples import Sample, take_per_value
-from mmlens.errors import MMLensError, RunFolderError, SampleError
+from mmlens.errors import MMLensError, RunFolderError
 from mmlens.neurons import NONE, NeuronSet
 from mmlens.run.folder import Run
 from mmlens.streaming.batching import Batching
@@ -145,8 +145,6 @@ def test_splits_of_benchmarks_are_limited_and_worded(tmp_path):
     assert [s.id for s in bare] == [s.id for s in read]
     assert all(sample.text == sample.fields["question"] for sample in bare)
     assert len(data.read_split(config, "test", limit=None)) == 6
-    with pytest.raises(SampleError, match="frames"):
-        data.read_split(config, "test", limit=1, options={"vqav2": {"frames": "joined"}})
     assert data.metrics(config) == {"com": mmlens.datasets.DATASETS["vqav2"].metric}
 
 
@@ -207,10 +205,11 @@ def test_other_processes_help_unless_all_is_done(tmp_path, monkeypatch, finished
 
 def test_one_split_used_twice_keeps_both_rows():
     samples = [Sample(str(i), "?", domain="d") for i in range(5)]
-    table = output.samples_used(("test", "test"), samples, samples[:2], ["d"], {"0": "broken"})
+    config = configured(train_split="test")
+    table = output.samples_used(config, samples, samples[:2], ["d"], {"0": "broken"})
     assert table.split.is_unique
     assert list(table.n_questions) == [4, 1]
-    other = output.samples_used(("train", "test"), samples, samples[:2], ["d"], {})
+    other = output.samples_used(Config(), samples, samples[:2], ["d"], {})
     assert list(other.split) == ["train", "test"]
 
 

@@ -89,7 +89,7 @@ def compose(
     image = Image.fromarray(np.uint8(source.pixels * 255))
     box = (left, top, left + crop[0], top + crop[1])
     image = image.resize(size, Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image, dtype=np.float32) / 255
+    return pictures.as_array(image)
 
 
 def _place(pixels: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -101,7 +101,7 @@ def _place(pixels: np.ndarray, size: tuple[int, int], rng: np.random.Generator) 
     canvas.paste(
         image, (int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1)))
     )
-    return np.asarray(canvas, dtype=np.float32) / 255
+    return pictures.as_array(canvas)
 
 
 def draw_sources(
@@ -177,9 +177,8 @@ def build(out: Path, source_folder: Path, seed: int = 0) -> None:
 class TrainingPictures:
     """The pictures of a shipped split, drawn with augmentation and measured anew."""
 
-    def __init__(self, path: Path, augmented: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         table: Any = pd.read_parquet(path)
-        self.augmented = augmented
         self.wordings = {
             str(key): sorted(set(group)) for key, group in table.groupby("question").text
         }
@@ -199,11 +198,16 @@ class TrainingPictures:
         """A variant of a picture, with the answers that hold for it."""
         domain = self.domains[index]
         picture: Any = self.arrays[index].astype(np.float32) / 255
-        if self.augmented and rng.random() < 0.85:
-            flip, negative = domain not in ("document", "handwriting"), domain in NEGATIVE
-            picture = pictures.augment(picture, rng, flip=flip, warp=True, negative=negative)
-        finished: Any = np.uint8(np.round(picture * 255))
-        measured = vars(pictures.measure(finished.astype(np.float32) / 255))
+        if rng.random() < 0.85:
+            picture = augmented(picture, domain, rng)
+        finished = pictures.as_image(picture)
+        measured = vars(pictures.measure(pictures.as_array(finished)))
         answers = {"kind": domain, "content": self.labels[index]}
         answers |= {question: answer for question, answer in measured.items() if answer is not None}
-        return Example(Image.fromarray(finished), answers, first=("content",))
+        return Example(finished, answers, first=("content",))
+
+
+def augmented(picture: np.ndarray, domain: str, rng: np.random.Generator) -> np.ndarray:
+    """A training variant of a picture: text is never mirrored, and only some domains have negatives."""
+    flip, negative = domain not in ("document", "handwriting"), domain in NEGATIVE
+    return pictures.augment(picture, rng, flip=flip, negative=negative)

@@ -199,9 +199,8 @@ def build(out: Path, seed: int = 0) -> None:
 class TrainingSounds:
     """The sounds of a shipped split, drawn with augmentation and measured anew."""
 
-    def __init__(self, path: Path, augmented: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         table: Any = pd.read_parquet(path)
-        self.augmented = augmented
         self.wordings: dict[str, list[str]] = {
             question: list(texts) for question, texts in QUESTIONS.items() if question not in ASKED
         }
@@ -219,7 +218,7 @@ class TrainingSounds:
     def draw(self, index: int, rng: np.random.Generator) -> Example:
         """A variant of a sound, with the answers that hold for it."""
         sound = self.arrays[index]
-        if self.augmented and rng.random() < 0.9:
+        if rng.random() < 0.9:
             sound = sounds.augment(sound, rng).astype(np.float32)
         measured = vars(sounds.measure(sound))
         answers = {"kind": self.domains[index], "content": self.labels[index]}

@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from experiments.demos import clips, pictures
-from experiments.demos.llava_next.data import CLASSES, NEGATIVE
+from experiments.demos.llava_next.data import CLASSES, augmented
 from experiments.demos.rows import SPLITS, schema, write
 from experiments.demos.training import Example
 
@@ -157,9 +157,8 @@ def about_pair(first: np.ndarray, second: np.ndarray) -> dict[str, str]:
 
 def enlarge(picture: np.ndarray) -> np.ndarray:
     """A square picture at 48 by 48 pixels."""
-    image = Image.fromarray(np.uint8(np.round(np.clip(picture, 0, 1) * 255)))
-    image = image.resize((48, 48), Image.Resampling.BICUBIC)
-    return np.asarray(image, dtype=np.float32) / 255
+    image = pictures.as_image(picture)
+    return pictures.as_array(image.resize((48, 48), Image.Resampling.BICUBIC))
 
 
 def is_square(picture: np.ndarray) -> bool:
@@ -194,12 +193,8 @@ def media(
         clip = clips.draw(source.pixels(), clips.SIZES[index % len(clips.SIZES)], rng)
         answers = {"kind": domain, "content": source.label} | clip.answers()
         answers |= check(clip.color, rng)
-        yield (
-            f"{split}-{domain}-video-{index:03d}",
-            source,
-            {"videos": [clips.encode(clip.frames)]},
-            answers,
-        )
+        files = {"videos": [clips.encode(clip.frames)]}
+        yield f"{split}-{domain}-video-{index:03d}", source, files, answers
 
 
 def _pair(shown: list[Shown], rng: np.random.Generator) -> tuple[Shown, Shown]:
@@ -252,18 +247,19 @@ class TrainingMedia:
     #: Shares of pictures, pairs and clips among what is drawn.
     shares: Mapping[str, float] = {"picture": 0.5, "pair": 0.2, "video": 0.3}
 
-    def __init__(self, path: Path, augmented: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         table: Any = pd.read_parquet(path).query("question == 'content'")
         table = table[table.images.str.len() == 1]
-        self.augmented = augmented
         self.wordings = {key: list(texts) for key, texts in QUESTIONS.items()}
         contents = [label for domain in DOMAINS for label in CLASSES[domain]]
         self.answers = sorted({a for options in CHOICES.values() for a in options} | set(contents))
+        learned = ("color", "light", "motion", "speed", "fading", "brighter")
         #: What the tower is warmed up on.
-        self.classes: dict[str, list[str]] = {"kind": sorted(DOMAINS)}
-        self.classes["content"] = sorted(contents)
-        for name in ("color", "light", "motion", "speed", "fading", "brighter"):
-            self.classes[name] = sorted(CHOICES[name])
+        self.classes: dict[str, list[str]] = {
+            "kind": sorted(DOMAINS),
+            "content": sorted(contents),
+            **{name: sorted(CHOICES[name]) for name in learned},
+        }
         self.domains = list(table.domain)
         self.labels = [answers[0] for answers in table.answers]
         self.arrays = [
@@ -289,50 +285,39 @@ class TrainingMedia:
         first = self._picture(index, rng)
         if task == "picture":
             answers = {"kind": domain, "content": self.labels[index]} | about_picture(first, rng)
-            return Example(_image(first), asked(answers, task), first=("content",))
+            return Example(pictures.as_image(first), asked(answers, task), first=("content",))
         other, second = self._second(first, domain, rng)
         answers = {"kind": domain, "first": self.labels[index], "second": self.labels[other]}
         answers |= about_pair(first, second)
-        return Example([_image(first), _image(second)], asked(answers, task))
-
-    def _augmented(self, index: int, rng: np.random.Generator, share: float) -> Any:
-        """A picture, augmented in this share of cases, `[h, w, 3]` in 0..1."""
-        domain, picture = self.domains[index], self.arrays[index].astype(np.float32) / 255
-        # Where all are augmented nothing is drawn.
-        if self.augmented and (share == 1 or rng.random() < share):
-            flip, negative = domain not in ("document", "handwriting"), domain in NEGATIVE
-            picture = pictures.augment(picture, rng, flip=flip, warp=True, negative=negative)
-        return picture
+        shown = [pictures.as_image(picture) for picture in (first, second)]
+        return Example(shown, asked(answers, task))
 
     def _picture(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """A variant of a picture, as finished as it will be shown."""
-        picture = self._augmented(index, rng, share=0.85)
+        picture = self.arrays[index].astype(np.float32) / 255
+        if rng.random() < 0.85:
+            picture = augmented(picture, self.domains[index], rng)
         if is_square(picture) and rng.random() < 0.5:
             picture = enlarge(picture)
-        finished: Any = np.uint8(np.round(picture * 255))
-        return finished.astype(np.float32) / 255
+        return pictures.as_array(pictures.as_image(picture))
 
     def _second(
         self, first: np.ndarray, domain: str, rng: np.random.Generator
     ) -> tuple[int, np.ndarray]:
         """Another picture and which it is; of the same colour about half of the time."""
         color, wanted = pictures.measure(first).color, rng.random() < 0.5
-        tries = 4
-        while True:
+        index, picture = -1, first
+        for _ in range(4):
             index = int(rng.choice(self.members[domain]))
             picture = self._picture(index, rng)
-            tries -= 1
-            if not tries or (pictures.measure(picture).color == color) == wanted:
-                return index, picture
+            if (pictures.measure(picture).color == color) == wanted:
+                break
+        return index, picture
 
     def _clip(self, index: int, rng: np.random.Generator) -> Example:
         domain = self.domains[index]
-        picture = self._augmented(index, rng, share=1)
+        picture = augmented(self.arrays[index].astype(np.float32) / 255, domain, rng)
         clip = clips.draw(picture, clips.SIZES[int(rng.integers(len(clips.SIZES)))], rng)
         answers = {"kind": domain, "content": self.labels[index]} | clip.answers()
         answers |= check(clip.color, rng)
         return Example(clip.frames, asked(answers, "video"))
-
-
-def _image(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.uint8(np.round(picture * 255)))

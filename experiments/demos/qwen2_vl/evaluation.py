@@ -34,9 +34,7 @@ def task(medium: Medium) -> str:
     return "pair" if isinstance(medium, list) else "picture"
 
 
-def answer(
-    model: Any, processor: Any, texts: Sequence[str], media: Sequence[Medium], batch: int = 64
-) -> list[str]:
+def answer(model: Any, processor: Any, texts: Sequence[str], media: Sequence[Medium]) -> list[str]:
     """Greedy answers about pictures, pairs and clips."""
     found = [""] * len(texts)
     for name in ("picture", "pair", "video"):
@@ -44,7 +42,7 @@ def answer(
         if chosen:
             kind = "videos" if name == "video" else "images"
             asked, shown = [texts[i] for i in chosen], [media[i] for i in chosen]
-            written = evaluation.answer(model, processor, asked, shown, kind, batch)
+            written = evaluation.answer(model, processor, asked, shown, kind)
             for index, text in zip(chosen, written, strict=True):
                 found[index] = text
     return found
@@ -106,9 +104,8 @@ def judge(out: Path, data: Path, split: str, controls: bool) -> pd.DataFrame:
 
 def more_tables(result: pd.DataFrame) -> dict[str, Any]:
     """Figures by task, and of the questions on clips beside clips in another order."""
-    standard = [name for name in result if result[name].dtype == bool and name != "accuracy"]
-    found = {"task": evaluation.by(result, "task", standard)}
+    found = {"task": evaluation.by(result, "task", evaluation.controls_of(result))}
     named: Any = result.rename(columns={f"{name}_right": name for name in ORDERS})
     orders = [name for name in ORDERS if name in named]
     moving = named[named.task == "video"]
-    return found | {"question on clips": evaluation.by(moving, "question", orders)}
+    return {**found, "question on clips": evaluation.by(moving, "question", orders)}
