@@ -18,7 +18,6 @@ from mmlens.errors import SampleError, TooManyFailuresError
 from mmlens.model.batch import Batch
 from mmlens.report.parts import section_html
 from mmlens.report.prompt import Piece, Prompt, visible
-from mmlens.report.sections import Prompt as PromptPart
 from mmlens.report.sections import Table
 from mmlens.separation import counts_table, separation_section, splits_table
 from mmlens.streaming.batching import Batching
@@ -273,7 +272,7 @@ def test_unreadable_samples_are_left_out_and_counted_up_to_a_cap():
 def test_the_section_shows_counts_split_types_and_every_kind_of_prompt():
     model, samples = demo("demo/qwen2-vl")
     section = separation_section(model, samples, **QUIET)
-    prompts = [part for part in section.parts if isinstance(part, PromptPart)]
+    prompts = [part for part in section.parts if isinstance(part, Prompt)]
     domains = sorted({s.domain for s in samples if s.domain})
     assert [p.title.split(",")[0] for p in prompts][: len(domains)] == domains
     assert any("video" in p.counts for p in prompts)

@@ -9,10 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import CONTRIBUTION_COLUMNS, Row, checked_rows
+from mmlens.plots.frames import CONTRIBUTION_COLUMNS, Row, checked_rows, in_order
 from mmlens.plots.numbers import span
 from mmlens.plots.state_panels import group_name, layer_axes, look_of, setting_name
 from mmlens.plots.style import GREY, INK, finish, label, pale
+from mmlens.plots.traces import area
 
 MEASURE_NAMES = {"attention": "attention mass", "value_norm": "value-weighted norm"}
 
@@ -29,9 +30,7 @@ def contributions_by_layer(contributions: pd.DataFrame) -> go.Figure:
         ValueError: a missing column, or an empty frame.
     """
     rows = checked_rows(contributions, CONTRIBUTION_COLUMNS, "contributions")
-    settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
-    measures = list(dict.fromkeys(str(row["measure"]) for row in rows))
-    groups = list(dict.fromkeys(str(row["group"]) for row in rows))
+    settings, measures, groups = (in_order(rows, c) for c in ("setting", "measure", "group"))
     figure = make_subplots(
         rows=len(measures),
         cols=len(settings),
@@ -59,17 +58,15 @@ def contributions_by_layer(contributions: pd.DataFrame) -> go.Figure:
         _share_axes(figure, [r for r in rows if r["measure"] == measure], settings, i)
     layer_axes(figure, rows, len(measures))
     figure.update_layout(barmode="stack", bargap=0.15)
-    finish(
+    # Both legends above the names of the columns: of the bars, and below it of the lines.
+    pixel = 1 / (240 * len(measures))
+    words = {"orientation": "h", "x": 0, "yanchor": "bottom", "traceorder": "normal"}
+    return finish(
         figure,
         "What the last token takes from each group",
         f"Shares that sum to 1 over groups; {span([r['n_samples'] for r in rows])} samples; bands: 95% "
         "bootstrap intervals over them",
         height=225 + 240 * len(measures),
-    )
-    # Both legends above the names of the columns: of the bars, and below it of the lines.
-    pixel = 1 / (240 * len(measures))
-    words = {"orientation": "h", "x": 0, "yanchor": "bottom", "traceorder": "normal"}
-    return figure.update_layout(
         legend={**words, "y": 1 + 60 * pixel, "title": {"text": "shares  "}},
         legend2={**words, "y": 1 + 30 * pixel, "title": {"text": "changes"}, "font": {"size": 13}},
         margin={"t": 185},
@@ -126,18 +123,8 @@ def _add_delta(
 ) -> None:
     colour, symbol, dash, _ = look_of(group)
     x = [r["layer"] for r in rows]
-    figure.add_scatter(
-        x=[*x, *x[::-1]],
-        y=[100 * r["delta_high"] for r in rows] + [100 * r["delta_low"] for r in rows[::-1]],
-        fill="toself",
-        fillcolor=pale(colour),
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-        row=at[0],
-        col=at[1],
-    )
+    low, high = ([100 * r[end] for r in rows] for end in ("delta_low", "delta_high"))
+    area(figure, x, low, high, pale(colour), at)
     figure.add_scatter(
         x=x,
         y=[100 * r["delta"] for r in rows],

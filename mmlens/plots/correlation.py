@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import CORRELATION_COLUMNS, Row, checked_rows, ordered
-from mmlens.plots.style import DIVERGING, finish, label, wrapped
+from mmlens.plots.style import CELLS, DIVERGING, finish, label, named_ticks, wrapped
 
 
 def score_correlations(
@@ -44,24 +44,18 @@ def score_correlations(
     figure.update_annotations(font={"size": 14}, yshift=2)
     for k, group in enumerate(facets):
         _correlation_map(figure, cells, group, names, (k // columns + 1, k % columns + 1))
-    ticks: Row = {
-        "tickvals": list(range(len(names))),
-        "ticktext": [wrapped(name, 16) for name in names],
-        "showgrid": False,
-        "zeroline": False,
-    }
+    ticks = named_ticks([wrapped(name, 16) for name in names])
+    ticks |= {"showgrid": False, "zeroline": False}
     figure.update_xaxes(range=[-0.5, len(names) - 0.5], **ticks)
     figure.update_yaxes(range=[len(names) - 0.5, -0.5], **ticks)
-    figure.update_layout(
-        coloraxis={"colorscale": DIVERGING, "cmin": -1, "cmax": 1, "showscale": False}
-    )
-    finish(
+    return finish(
         figure,
         "How alike the scores rank the neurons, by token group",
         "Over all layers and neurons; Pearson below the diagonal, Spearman above; - not defined",
         height=total + 185,
+        margin={"t": 115, "b": 70},
+        coloraxis={"colorscale": DIVERGING, "cmin": -1, "cmax": 1, "showscale": False},
     )
-    return figure.update_layout(margin={"t": 115, "b": 70})
 
 
 def _correlation_map(
@@ -87,17 +81,15 @@ def _correlation_map(
             ["" if i == j else _digits(v) for j, v in enumerate(line)]
             for i, line in enumerate(drawn)
         ],
-        texttemplate="%{text}",
         textfont={"size": 12},
         customdata=[[_hover(cells.get((group, a, b)), a, b) for b in names] for a in names],
         hovertemplate="%{customdata}<extra></extra>",
         hoverongaps=True,
         coloraxis="coloraxis",
-        xgap=2,
-        ygap=2,
         name=label(group),
         row=at[0],
         col=at[1],
+        **CELLS,
     )
     _dashes(figure, drawn, at)
 

@@ -1,6 +1,6 @@
 """Rows of costs: drops of mask and control at the left, their difference at the right, a line per mask.
 
-What the figures of masks, treatments, splits and methods have in common.
+The figures of masks, treatments, splits and methods are made of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.effect_marks import bands, effect_axes, effect_legend, effect_traces
 from mmlens.plots.frames import Row
-from mmlens.plots.style import GREY, finish, label, styles_of, wrapped
+from mmlens.plots.style import GREY, finish, label, named_ticks, styles_of, wrapped
 
 #: Above: title, subtitle, and a legend that takes up to four lines in a narrow window.
 MARGINS = {"t": 180, "b": 75}
@@ -44,7 +44,9 @@ def cost_figure(
     effect_legend(figure, f"{label(control)} control")
     for height, row in zip(heights, rows, strict=True):
         if math.isnan(row["difference"]):
-            _say_no_control(figure, height)
+            font = {"size": 12, "color": GREY}
+            at: Row = {"x": 0.5, "y": height, "xref": "x2 domain", "yref": "y2"}
+            figure.add_annotation(**at, text="no control", showarrow=False, font=font)
     effect_axes(figure, rows)
     figure.update_xaxes(title_text="accuracy lost<br>(points)", col=1)
     figure.update_xaxes(title_text="mask minus<br>control (points)", col=2)
@@ -55,18 +57,18 @@ def finish_rows(figure: go.Figure, rows: Sequence[Row], title: str, subtitle: st
     """Names of the lines, shades behind every other owner's, title, room for both."""
     lines = slots(rows)
     figure.update_yaxes(
-        tickvals=list(range(len(lines))),
-        ticktext=[text for _, text, _ in lines],
+        **named_ticks([text for _, text, _ in lines]),
         range=[len(lines) - 0.5, -0.5],
         zeroline=False,
         showgrid=False,
     )
     bands(figure, [owner for owner, _, _ in lines])
-    height = rows_height(rows)
-    finish(figure, title, subtitle, height=height)
+    above, below = MARGINS["t"], MARGINS["b"]
+    each = 40 if any("<br>" in text for _, text, _ in lines) else 27
+    height = max(400, above + below + each * len(lines))
     # A fixed distance above the panels: as a share of a tall figure it would reach the title.
-    inner = height - MARGINS["t"] - MARGINS["b"]
-    return figure.update_layout(margin=MARGINS, legend={"y": 1 + 8 / inner})
+    legend = {"y": 1 + 8 / (height - above - below)}
+    return finish(figure, title, subtitle, height, margin=MARGINS, legend=legend)
 
 
 def slots(rows: Sequence[Row]) -> list[tuple[str, str, Row | None]]:
@@ -80,22 +82,3 @@ def slots(rows: Sequence[Row]) -> list[tuple[str, str, Row | None]]:
         text = wrapped(owner if alone else row["inner"], 24)
         lines.append((owner, text, row))
     return lines
-
-
-def rows_height(rows: Sequence[Row]) -> int:
-    """Height in pixels of a figure of these rows."""
-    lines = slots(rows)
-    each = 40 if any("<br>" in text for _, text, _ in lines) else 27
-    return max(400, MARGINS["t"] + MARGINS["b"] + each * len(lines))
-
-
-def _say_no_control(figure: go.Figure, height: int) -> None:
-    figure.add_annotation(
-        x=0.5,
-        y=height,
-        xref="x2 domain",
-        yref="y2",
-        text="no control",
-        showarrow=False,
-        font={"size": 12, "color": GREY},
-    )

@@ -10,19 +10,19 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import DEVIATION_COLUMNS, Row, at_fraction, checked_rows
+from mmlens.plots.frames import DEVIATION_COLUMNS, Row, at_fraction, checked_rows, in_order
 from mmlens.plots.numbers import percent, span
 from mmlens.plots.style import (
-    GREY,
     INK,
     DomainStyle,
-    domain_styles,
     finish,
     label,
+    legend_entry,
     pale,
+    styles_of,
     upright_titles,
 )
-from mmlens.plots.traces import CONTROL_LOOKS, band
+from mmlens.plots.traces import CONTROL_LOOKS, line_with_band
 
 METRIC_NAMES = {
     "relative_l2": "relative deviation ||h' - h|| / ||h||",
@@ -52,34 +52,31 @@ def deviation_by_layer(
     if not rows:
         given = sorted({str(one) for one in deviations["metric"]})
         raise ValueError(f"The deviations have the metrics {given}, and {metric!r} was asked for.")
-    present = list(dict.fromkeys(str(row["mask"]) for row in rows))
+    present, groups = in_order(rows, "mask"), in_order(rows, "group")
     order = list(domains) if domains is not None else [m for m in present if m != "all"]
     masks = [m for m in (*order, "all") if m in present]
-    groups = list(dict.fromkeys(str(row["group"]) for row in rows))
-    styles = domain_styles(order)
+    styles = styles_of(order)
     figure = _panels(masks, groups)
     for i, mask in enumerate(masks, start=1):
-        style = styles.get(mask, DomainStyle(INK, "circle", "solid"))
         top = 0.0
         for j, group in enumerate(groups, start=1):
             here = [r for r in rows if r["mask"] == mask and r["group"] == group]
-            top = max([top, *_panel(figure, here, mask, style, (i, j))])
+            top = max([top, *_panel(figure, here, mask, styles[mask], (i, j))])
         figure.update_yaxes(range=[0, 1.08 * top or 1.0], row=i)
     _legend(figure)
     _layer_axes(figure, 1 + max(int(row["layer"]) for row in rows), len(masks))
     seeds = len({r["seed"] for r in rows if r["kind"] in CONTROL_LOOKS})
-    finish(
+    widest = max(len(mask) for mask in (*masks, "all domains"))
+    panels = 125 * max(len(masks), 2)
+    return finish(
         figure,
         f"How far silencing moves the hidden states: {METRIC_NAMES.get(metric, label(metric))}",
         f"After every block, fraction {percent(fraction)}; "
         f"{span([r['n_samples'] for r in rows])} samples, {seeds} control sets of each kind",
-        height=205 + 125 * max(len(masks), 2),
-    )
-    widest = max(len(mask) for mask in (*masks, "all domains"))
-    # Above the names of the columns, about 30 pixels.
-    lift = 30 / (125 * max(len(masks), 2))
-    return figure.update_layout(
-        legend={"y": 1 + lift, "yanchor": "bottom"}, margin={"t": 145, "l": 70 + 8 * widest}
+        height=205 + panels,
+        # Above the names of the columns, about 30 pixels.
+        legend={"y": 1 + 30 / panels, "yanchor": "bottom"},
+        margin={"t": 145, "l": 70 + 8 * widest},
     )
 
 
@@ -104,16 +101,15 @@ def _panel(
 ) -> list[float]:
     """One set's line and its controls' over the layers; the upper ends of all bands."""
     tops: list[float] = []
-    for kind, (name, dash, shade) in CONTROL_LOOKS.items():
+    for kind, (name, line, shade) in CONTROL_LOOKS.items():
         layers, mean, spread = _over_seeds([r for r in here if r["kind"] == kind])
-        line: Row = {"color": GREY if kind == "random" else INK, "dash": dash, "width": 2}
-        band(figure, layers, mean, spread, shade, line, name, at)
+        line_with_band(figure, layers, mean, spread, shade, line, name, at)
         tops += [m + s for m, s in zip(mean, spread, strict=True)]
     own = sorted((r for r in here if r["kind"] == "mask"), key=lambda r: r["layer"])
     layers, mean = [int(r["layer"]) for r in own], [float(r["mean"]) for r in own]
     error = [0.0 if math.isnan(r["se"]) else float(r["se"]) for r in own]
     look: Row = {"color": style.colour, "width": 2.5}
-    band(figure, layers, mean, error, pale(style.colour), look, "mask", at)
+    line_with_band(figure, layers, mean, error, pale(style.colour), look, "mask", at)
     figure.add_scatter(
         x=layers,
         y=mean,
@@ -151,14 +147,7 @@ def _over_seeds(rows: Sequence[Row]) -> tuple[list[int], list[float], list[float
 
 def _legend(figure: go.Figure) -> None:
     """Lines vary in colour by domain: the legend shows dash and band alone."""
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        mode="lines+markers",
-        line={"color": INK, "width": 2.5},
-        marker={"color": INK, "size": 7},
-        name="the set's neurons ± se over samples",
-    )
-    for kind, (name, dash, _) in CONTROL_LOOKS.items():
-        line = {"color": GREY if kind == "random" else INK, "dash": dash, "width": 2}
-        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)
+    name, marker = "the set's neurons ± se over samples", {"color": INK, "size": 7}
+    legend_entry(figure, name, "lines+markers", line={"color": INK, "width": 2.5}, marker=marker)
+    for name, line, _ in CONTROL_LOOKS.values():
+        legend_entry(figure, name, "lines", line=line)

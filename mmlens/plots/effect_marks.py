@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from mmlens.plots.frames import Row, excludes_zero
-from mmlens.plots.style import GREY, INK, PALE, label
+from mmlens.plots.style import GREY, INK, PALE, label, legend_entry
 
 
 def effect_traces(
@@ -99,7 +99,7 @@ def mark_legend(figure: go.Figure, marks: Sequence[tuple[str, str]]) -> None:
     """Entries (name, symbol) of a legend without a trace of their own."""
     for name, symbol in marks:
         mark = {"symbol": symbol, "size": 11, "color": INK, "line": {"color": INK, "width": 2}}
-        figure.add_scatter(x=[None], y=[None], name=name, mode="markers", marker=mark)
+        legend_entry(figure, name, "markers", marker=mark)
 
 
 def effect_axes(figure: go.Figure, rows: Sequence[Row]) -> None:

@@ -15,11 +15,12 @@ from mmlens.plots.frames import (
     Row,
     at_fraction,
     checked_rows,
+    excludes_zero,
     in_order,
     with_control,
 )
 from mmlens.plots.numbers import POINTS, Unit, percent, points, span
-from mmlens.plots.style import DIVERGING, GREY, finish, label, styles_of
+from mmlens.plots.style import CELLS, DIVERGING, GREY, finish, label, named_ticks, styles_of
 
 
 def effects_against_controls(
@@ -76,10 +77,9 @@ def _name_rows(figure: go.Figure, pairs: Sequence[tuple[str, str]]) -> None:
     named = {"own": "own questions", "others": "others' questions", "all": "all questions"}
     masks = ["all domains" if mask == "all" else label(mask) for mask, _ in pairs]
     figure.update_yaxes(
-        tickvals=list(range(len(pairs))),
-        ticktext=[f"{mask}: {named[part]}" for mask, (_, part) in zip(masks, pairs, strict=True)],
         zeroline=False,
         range=[len(pairs) - 0.5, -0.5],
+        **named_ticks([f"{m}: {named[part]}" for m, (_, part) in zip(masks, pairs, strict=True)]),
     )
 
 
@@ -97,32 +97,18 @@ def _effect_pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
 def _fraction_menu(figure: go.Figure, fractions: Sequence[float]) -> None:
     """A menu that shows one fraction's three traces at a time; the legend's own traces stay."""
     traces = list(range(3 * len(fractions)))
-    buttons = []
-    for i, fraction in enumerate(fractions):
-        visible = [trace // 3 == i for trace in traces]
-        buttons.append(
-            {
-                "label": f"fraction {percent(fraction)}",
-                "method": "restyle",
-                "args": [{"visible": visible}, traces],
-            }
-        )
+    buttons = [
+        {
+            "label": f"fraction {percent(fraction)}",
+            "method": "restyle",
+            "args": [{"visible": [trace // 3 == i for trace in traces]}, traces],
+        }
+        for i, fraction in enumerate(fractions)
+    ]
     # Over the row names: the legend fills the rest of that line.
-    figure.update_layout(
-        updatemenus=[
-            {
-                "buttons": buttons,
-                "x": -0.02,
-                "xanchor": "right",
-                "y": 1.03,
-                "yanchor": "bottom",
-                "bgcolor": "#ffffff",
-                "bordercolor": GREY,
-                "font": {"size": 13},
-                "pad": {"b": 0},
-            }
-        ]
-    )
+    place = {"x": -0.02, "xanchor": "right", "y": 1.03, "yanchor": "bottom", "pad": {"b": 0}}
+    look = {"bgcolor": "#ffffff", "bordercolor": GREY, "font": {"size": 13}}
+    figure.update_layout(updatemenus=[{"buttons": buttons, **place, **look}])
 
 
 def effect_matrix(
@@ -161,13 +147,13 @@ def effect_matrix(
     figure.update_yaxes(
         title_text="silenced neurons of", autorange="reversed", showgrid=False, type="category"
     )
-    finish(
+    return finish(
         figure,
         f"Whose neurons matter for whose {asked_of}, against the {label(control)} control",
         f"{unit.lost} beyond the control, fraction {percent(fraction)}; * 95% interval excludes 0",
         height=max(500, 190 + 40 * len(masks)),
+        margin={"t": 85},
     )
-    return figure.update_layout(margin={"t": 85})
 
 
 def effects_by_modules(
@@ -231,7 +217,7 @@ def _difference_map(
         for j, column in enumerate(columns):
             if (cell := cells.get((row, column))) is not None:
                 values[i, j] = unit.factor * cell["difference"]
-                star = " *" if cell["low"] > 0 or cell["high"] < 0 else ""
+                star = " *" if excludes_zero(cell) else ""
                 text[i][j] = written(cell["difference"]) + star
     bound = max(float(np.nan_to_num(np.abs(values)).max()), 1e-9)
     return go.Figure(
@@ -240,15 +226,13 @@ def _difference_map(
             x=[label(one) for one in columns],
             y=[label(one) for one in rows],
             text=text,
-            texttemplate="%{text}",
             textfont={"size": 13},
             zmin=-bound,
             zmax=bound,
             colorscale=DIVERGING,
-            xgap=2,
-            ygap=2,
             hoverongaps=False,
             colorbar={"title": {"text": unit.name, "side": "right"}, "thickness": 14},
             hovertemplate=hover,
+            **CELLS,
         )
     )

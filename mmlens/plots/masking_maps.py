@@ -1,7 +1,6 @@
 """Maps of what masking costs: strategies by weights of the scores, data mined by data asked about.
 
-Part of :mod:`mmlens.plots`, which offers them by name. Drawn from the masking table, as
-:mod:`mmlens.plots.masking`.
+Drawn from the masking table, as :mod:`mmlens.plots.masking`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from plotly.subplots import make_subplots
 from mmlens.plots.frames import Row, excludes_zero, ordered
 from mmlens.plots.masking_frames import against, described, masking_rows, modality_name
 from mmlens.plots.numbers import points
-from mmlens.plots.style import INK, SEQUENTIAL, finish, label, wrapped
+from mmlens.plots.style import CELLS, INK, SEQUENTIAL, finish, label, named_ticks, wrapped
 
 
 def masking_grid(
@@ -36,8 +35,7 @@ def masking_grid(
     :func:`mmlens.plots.masking_effects`.
     """
     axes = ("weights", "strategy")
-    rows = against(masking_rows(masking, ("modality", *axes)), control)
-    rows = _of_modalities(rows, modalities)
+    rows = _rows(masking, axes, control, modalities)
     down, across = ordered(rows, "weights", weights), ordered(rows, "strategy", strategies)
     figure = _maps(rows, (axes[0], down), (axes[1], across), modalities)
     title = "Strategy and weights of the scores: what is lost"
@@ -57,15 +55,18 @@ def mining_matrix(
     that the questions are of. ``data_sets`` gives the order of both. Errors as there.
     """
     axes = ("mined", "evaluated")
-    rows = against(masking_rows(masking, ("modality", *axes)), control)
-    rows = _of_modalities(rows, modalities)
+    rows = _rows(masking, axes, control, modalities)
     down, across = (ordered(rows, one, data_sets) for one in axes)
     figure = _maps(rows, (axes[0], down), (axes[1], across), modalities, framed=True)
     title = "Neurons mined on one data set, masked on another"
     return _titled(figure, rows, control, title, axes)
 
 
-def _of_modalities(rows: Sequence[Row], modalities: Sequence[str] | None) -> list[Row]:
+def _rows(
+    masking: pd.DataFrame, axes: Sequence[str], control: str, modalities: Sequence[str] | None
+) -> list[Row]:
+    """Rows against the control, of these modalities. ValueError for one that is not there."""
+    rows = against(masking_rows(masking, ("modality", *axes)), control)
     present = {row["modality"] for row in rows}
     if missing := [one for one in modalities or () if one not in present]:
         raise ValueError(
@@ -145,7 +146,6 @@ def _map(
     figure.add_heatmap(
         z=[[None if one is None else 100 * one["drop"] for one in line] for line in cells],
         text=[[_cell(one, some_controls) for one in line] for line in cells],
-        texttemplate="%{text}",
         textfont={"size": 12},
         customdata=[
             [said + _hover(one) for said, one in zip(*pair, strict=True)]
@@ -154,11 +154,10 @@ def _map(
         hovertemplate="%{customdata}<extra></extra>",
         hoverongaps=False,
         coloraxis="coloraxis",
-        xgap=2,
-        ygap=2,
         name=name,
         row=at,
         col=1,
+        **CELLS,
     )
 
 
@@ -180,13 +179,8 @@ def _words(value: str) -> str:
 
 
 def _ticks(names: Sequence[str]) -> Row:
-    return {
-        "tickvals": list(range(len(names))),
-        "ticktext": [wrapped(name, 16) for name in names],
-        "range": [-0.5, len(names) - 0.5],
-        "showgrid": False,
-        "zeroline": False,
-    }
+    look = {"range": [-0.5, len(names) - 0.5], "showgrid": False, "zeroline": False}
+    return named_ticks([wrapped(name, 16) for name in names]) | look
 
 
 def _cell(row: Row | None, some_controls: bool) -> str:
@@ -217,5 +211,4 @@ def _titled(
     ring = "; \u00b0 no control" if signs and not all(row["control"] for row in rows) else ""
     common = described(rows, control, (*axes, "modality")).replace(";<br>", "; ")
     subtitle = f"Masked accuracy (%), below it the change (points){signs}{ring}<br>{common}"
-    finish(figure, title, subtitle, height=figure.layout.height)
-    return figure.update_layout(margin={"t": 125, "b": 110})
+    return finish(figure, title, subtitle, figure.layout.height, margin={"t": 125, "b": 110})

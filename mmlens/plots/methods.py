@@ -24,7 +24,7 @@ from mmlens.plots.frames import (
     ordered,
 )
 from mmlens.plots.numbers import span
-from mmlens.plots.style import SEQUENTIAL, domain_styles, finish, label, wrapped
+from mmlens.plots.style import CELLS, SEQUENTIAL, domain_styles, finish, label, named_ticks, wrapped
 
 
 def methods_comparison(
@@ -127,30 +127,28 @@ def method_overlap(
     figure = go.Figure(
         _overlap_map(here, ratios, [[f"{label(d)}, {label(m)}" for m in across] for d in down])
     )
-    sizes = {"domain": {r["domain"]: int(r["n_domain"]) for r in rows}}
-    sizes["modality"] = {r["modality"]: int(r["n_modality"]) for r in rows}
+    domain_sizes = {r["domain"]: int(r["n_domain"]) for r in rows}
+    modality_sizes = {r["modality"]: int(r["n_modality"]) for r in rows}
     look: Row = {"showgrid": False, "zeroline": False}
     figure.update_xaxes(
         title_text="by importance: modality (its neurons)",
-        tickvals=list(range(len(across))),
-        ticktext=[f"{wrapped(m, 16)}<br>({sizes['modality'][m]:,})" for m in across],
+        **named_ticks([f"{wrapped(m, 16)}<br>({modality_sizes[m]:,})" for m in across]),
         **look,
     )
     figure.update_yaxes(
         title_text="by entropy: domain (its neurons)",
-        tickvals=list(range(len(down))),
-        ticktext=[f"{wrapped(d, 16)} ({sizes['domain'][d]:,})" for d in down],
+        **named_ticks([f"{wrapped(d, 16)} ({domain_sizes[d]:,})" for d in down]),
         range=[len(down) - 0.5, -0.5],
         **look,
     )
-    finish(
+    return finish(
         figure,
         "How many of one method's neurons the other finds too",
         "Neurons in both sets; in brackets as many as random sets of these sizes share.<br>"
         "The darker, the more times chance",
         height=225 + 46 * len(down),
+        margin={"t": 105, "b": 120},
     )
-    return figure.update_layout(margin={"t": 105, "b": 120})
 
 
 def _overlap_map(
@@ -163,7 +161,6 @@ def _overlap_map(
     return go.Heatmap(
         z=ratios,
         text=[[_both(one) for one in line] for line in rows],
-        texttemplate="%{text}",
         textfont={"size": 12},
         customdata=names,
         hovertemplate="%{customdata}: %{z:.3g} times chance<extra></extra>",
@@ -172,8 +169,7 @@ def _overlap_map(
         zmax=max(known, default=1.0) or 1.0,
         colorscale=SEQUENTIAL,
         showscale=False,
-        xgap=2,
-        ygap=2,
+        **CELLS,
     )
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import OVERLAP_COLUMNS, Row, checked_rows, of_module
-from mmlens.plots.style import SEQUENTIAL, finish, label
+from mmlens.plots.frames import OVERLAP_COLUMNS, Row, checked_rows, in_order, of_module
+from mmlens.plots.style import CELLS, SEQUENTIAL, finish, label
 
 
 def overlap_heatmap(
@@ -23,7 +23,7 @@ def overlap_heatmap(
     among several. ValueError for a missing column, an absent module, or several and none chosen.
     """
     rows, module = of_module(checked_rows(overlaps, OVERLAP_COLUMNS, "overlaps"), module)
-    order = list(domains) if domains is not None else list(dict.fromkeys(r["a"] for r in rows))
+    order = list(domains) if domains is not None else in_order(rows, "a")
     cells = {(row["a"], row["b"]): row for row in rows}
     sizes = {row["a"]: int(row["n_a"]) for row in rows}
     if missing := [one for one in order if one not in sizes]:
@@ -41,14 +41,14 @@ def overlap_heatmap(
     figure.update_xaxes(title_text="B", showgrid=False, type="category")
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_yaxes(title_text="A (its neurons)", col=1)
-    finish(
+    return finish(
         figure,
         f"How far the sets share their neurons, {label(module)}",
         f"{len(order)} sets of {min(sizes[o] for o in order):,} to "
         f"{max(sizes[o] for o in order):,} neurons; - where a set is empty",
         height=max(470, 230 + 36 * len(order)),
+        margin={"t": 110},
     )
-    return figure.update_layout(margin={"t": 110})
 
 
 def _map(figure: go.Figure, rows: Sequence[Sequence[Row]], measure: str, column: int) -> None:
@@ -59,7 +59,6 @@ def _map(figure: go.Figure, rows: Sequence[Sequence[Row]], measure: str, column:
         x=[label(row["b"]) for row in rows[0]],
         y=[f"{label(line[0]['a'])} ({int(line[0]['n_a']):,})" for line in rows],
         text=[["-" if math.isnan(v) else f"{v:.2f}" for v in line] for line in values],
-        texttemplate="%{text}",
         textfont={"size": 13},
         customdata=[[int(row["both"]) for row in line] for line in rows],
         zmin=0,
@@ -67,10 +66,9 @@ def _map(figure: go.Figure, rows: Sequence[Sequence[Row]], measure: str, column:
         colorscale=SEQUENTIAL,
         showscale=column == 2,
         colorbar={"title": {"text": "share", "side": "right"}, "thickness": 14},
-        xgap=2,
-        ygap=2,
         name=measure,
         hovertemplate="A = %{y}, B = %{x}: %{z:.3f}<br>%{customdata} neurons in both<extra></extra>",
         row=1,
         col=column,
+        **CELLS,
     )

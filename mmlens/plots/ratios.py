@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import Row, excludes_zero, ordered
 from mmlens.plots.masking_frames import against, described, masking_rows, modality_name
-from mmlens.plots.style import GREY, INK, DomainStyle, finish, label, styles_of
-from mmlens.plots.traces import CONTROL_LOOKS, band
+from mmlens.plots.style import GREY, INK, DomainStyle, finish, label, legend_entry, styles_of
+from mmlens.plots.traces import CONTROL_LOOKS, line_with_band
 
 
 def ratio_curves(
@@ -47,17 +47,22 @@ def ratio_curves(
     figure.update_annotations(font={"size": 14}, yshift=3)
     for i, modality in enumerate(order):
         at = (i // columns + 1, i % columns + 1)
-        for kind, (name, dash, shade) in CONTROL_LOOKS.items():
+        for kind in CONTROL_LOOKS:
             here = [r for r in table if (r["modality"], r["control"]) == (modality, kind)]
-            _control_band(figure, here, name, dash, shade, at)
+            _control_band(figure, here, kind, at)
         own = [row for row in rows if row["modality"] == modality]
         _mask_line(figure, own, styles[modality], at)
     _ratio_legend(figure, control, {row["control"] for row in table})
     _ratio_axes(figure, table, len(order), columns)
     subtitle = described(rows, control, ["modality", "ratio"])
-    finish(figure, "Accuracy against the share of neurons masked", subtitle, 290 + 240 * panels)
-    lift = 28 / (240 * panels)
-    return figure.update_layout(legend={"y": 1 + lift}, margin={"t": 230, "b": 60})
+    return finish(
+        figure,
+        "Accuracy against the share of neurons masked",
+        subtitle,
+        height=290 + 240 * panels,
+        legend={"y": 1 + 28 / (240 * panels)},
+        margin={"t": 230, "b": 60},
+    )
 
 
 def _ratio_axes(figure: go.Figure, rows: Sequence[Row], panels: int, columns: int) -> None:
@@ -107,21 +112,14 @@ def _mask_line(
     )
 
 
-def _control_band(
-    figure: go.Figure,
-    rows: Sequence[Row],
-    name: str,
-    dash: str,
-    shade: str,
-    at: tuple[int, int],
-) -> None:
+def _control_band(figure: go.Figure, rows: Sequence[Row], kind: str, at: tuple[int, int]) -> None:
     """Accuracy under one control, mean and standard deviation, where it was run."""
-    found = [r for r in rows if math.isfinite(r["control_mean"])]
-    found.sort(key=lambda row: row["ratio"])
-    spread = [100 * r["control_sd"] if math.isfinite(r["control_sd"]) else 0.0 for r in found]
-    line = {"color": GREY if dash == "dash" else INK, "dash": dash, "width": 2}
-    ratios = [100 * r["ratio"] for r in found]
-    band(figure, ratios, [100 * r["control_mean"] for r in found], spread, shade, line, name, at)
+    run = [r for r in rows if math.isfinite(r["control_mean"])]
+    run.sort(key=lambda row: row["ratio"])
+    ratios, means = ([100 * r[column] for r in run] for column in ("ratio", "control_mean"))
+    spread = [100 * r["control_sd"] if math.isfinite(r["control_sd"]) else 0.0 for r in run]
+    name, line, shade = CONTROL_LOOKS[kind]
+    line_with_band(figure, ratios, means, spread, shade, line, name, at)
 
 
 def _ratio_legend(figure: go.Figure, control: str, present: set[str]) -> None:
@@ -130,17 +128,10 @@ def _ratio_legend(figure: go.Figure, control: str, present: set[str]) -> None:
         (f"mask: interval against {label(control)} excludes 0", INK),
         ("mask: includes 0, or no control", "#ffffff"),
     ):
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            name=name,
-            mode="lines+markers",
-            line={"color": INK, "width": 2.5},
-            marker={"color": fill, "size": 10, "line": {"color": INK, "width": 2}},
-        )
-    looks = [(CONTROL_LOOKS[kind][:2]) for kind in CONTROL_LOOKS if kind in present]
-    for name, dash in looks:
-        line = {"color": GREY if dash == "dash" else INK, "dash": dash, "width": 2}
-        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)
-    thin = {"color": GREY, "width": 1.2}
-    figure.add_scatter(x=[None], y=[None], mode="lines", line=thin, name="nothing masked")
+        marker = {"color": fill, "size": 10, "line": {"color": INK, "width": 2}}
+        line = {"color": INK, "width": 2.5}
+        legend_entry(figure, name, "lines+markers", line=line, marker=marker)
+    for kind, (name, line, _) in CONTROL_LOOKS.items():
+        if kind in present:
+            legend_entry(figure, name, "lines", line=line)
+    legend_entry(figure, "nothing masked", "lines", line={"color": GREY, "width": 1.2})

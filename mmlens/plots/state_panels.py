@@ -8,8 +8,19 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import Row
-from mmlens.plots.style import COLOURS, DASHES, GREY, INK, SYMBOLS, label, pale, upright_titles
+from mmlens.plots.frames import Row, in_order
+from mmlens.plots.style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    INK,
+    SYMBOLS,
+    label,
+    legend_entry,
+    pale,
+    upright_titles,
+)
+from mmlens.plots.traces import area
 
 #: Token groups keep colour, symbol, dash and filling in every figure; colours differ in lightness.
 GROUP_LOOKS = {
@@ -25,14 +36,16 @@ GROUP_LOOKS = {
 _SETTINGS = {"none": "no mask", "random": "random control"}
 
 
-_BASELINE_SHADE = "rgba(107,114,128,0.25)"
+# Lines of the baselines, and of the setting without a mask beside a masked one.
+_PERMUTED: Row = {"color": GREY, "dash": "dot", "width": 2}
+_UNTOUCHED: Row = {"color": INK, "dash": "dash", "width": 1}
 
 
 def panels_by_setting(
     rows: Sequence[Row], panels: Sequence[tuple[str, str, str]], share: bool = False
 ) -> go.Figure:
     """Lines with baselines: a row per (metric, groups, name), a column per setting."""
-    settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
+    settings = in_order(rows, "setting")
     figure = make_subplots(
         rows=len(panels),
         cols=len(settings),
@@ -50,13 +63,11 @@ def panels_by_setting(
         for j, setting in enumerate(settings, start=1):
             here = [r for r in of_metric if r["setting"] == setting]
             colour = COLOURS[(j - 1) % len(COLOURS)]
-            add_band(figure, here, "baseline", _BASELINE_SHADE, (i, j))
-            add_band(figure, here, "", pale(colour), (i, j))
-            _add_line(figure, here, "baseline", {"color": GREY, "dash": "dot", "width": 2}, (i, j))
+            _add_band(figure, here, "baseline_low", "baseline_high", pale(GREY), (i, j))
+            _add_band(figure, here, "low", "high", pale(colour), (i, j))
+            _add_line(figure, here, "baseline", _PERMUTED, (i, j))
             if j > 1:
-                _add_line(
-                    figure, untouched, "value", {"color": INK, "dash": "dash", "width": 1}, (i, j)
-                )
+                _add_line(figure, untouched, "value", _UNTOUCHED, (i, j))
             line = {"color": colour, "width": 2.5}
             _add_line(figure, here, "value", line, (i, j), SYMBOLS[(j - 1) % len(SYMBOLS)])
         figure.update_yaxes(range=_reach(of_metric), row=i)
@@ -101,39 +112,25 @@ def _add_line(
     )
 
 
-def add_band(
-    figure: go.Figure, rows: Sequence[Row], column: str, shade: str, at: tuple[int, int]
+def _add_band(
+    figure: go.Figure, rows: Sequence[Row], low: str, high: str, shade: str, at: tuple[int, int]
 ) -> None:
-    """A band from ``{column}_low`` to ``{column}_high``, or from ``low`` to ``high``."""
-    low, high = (f"{column}_low", f"{column}_high") if column else ("low", "high")
-    known = [r for r in rows if not math.isnan(r[low])]
-    if known:
-        figure.add_scatter(
-            x=[r["layer"] for r in known] + [r["layer"] for r in known[::-1]],
-            y=[r[high] for r in known] + [r[low] for r in known[::-1]],
-            fill="toself",
-            fillcolor=shade,
-            line={"width": 0},
-            mode="lines",
-            hoverinfo="skip",
-            showlegend=False,
-            row=at[0],
-            col=at[1],
-        )
+    """A band between two columns, where they are known."""
+    if known := [r for r in rows if not math.isnan(r[low])]:
+        x, lows, highs = ([r[column] for r in known] for column in ("layer", low, high))
+        area(figure, x, lows, highs, shade, at)
 
 
 def _legend(figure: go.Figure, masked: bool) -> None:
     """Lines vary in colour by setting: the legend shows what kinds of lines there are."""
     looks: list[tuple[str, str, Row]] = [
         ("measured", "lines+markers", {"color": INK, "width": 2.5}),
-        ("permuted: mean and 95% range", "lines", {"color": GREY, "dash": "dot", "width": 2}),
+        ("permuted: mean and 95% range", "lines", _PERMUTED),
     ]
     if masked:
-        looks.insert(1, ("without a mask", "lines", {"color": INK, "dash": "dash", "width": 1}))
+        looks.insert(1, ("without a mask", "lines", _UNTOUCHED))
     for name, mode, line in looks:
-        figure.add_scatter(
-            x=[None], y=[None], mode=mode, line=line, marker={"color": INK, "size": 7}, name=name
-        )
+        legend_entry(figure, name, mode, line=line, marker={"color": INK, "size": 7})
 
 
 def layer_axes(figure: go.Figure, rows: Sequence[Row], last_row: int) -> None:

@@ -37,6 +37,10 @@ DIVERGING = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
 SEQUENTIAL = [[0.0, "#ffffff"], [0.5, "#8fb8d8"], [1.0, "#08306b"]]
 
 
+#: A heat map whose cells hold their own text.
+CELLS: dict[str, Any] = {"texttemplate": "%{text}", "xgap": 2, "ygap": 2}
+
+
 @dataclass(frozen=True)
 class DomainStyle:
     """How one domain is drawn: colour, marker symbol and dash."""
@@ -60,8 +64,8 @@ def domain_styles(domains: Sequence[str]) -> dict[str, DomainStyle]:
 
 def styles_of(names: Sequence[str]) -> dict[str, DomainStyle]:
     """Styles by place; "all" is drawn in ink."""
-    found = domain_styles([name for name in names if name != "all"])
-    return found | {"all": DomainStyle(INK, "circle", "solid")}
+    named = domain_styles([name for name in names if name != "all"])
+    return named | {"all": DomainStyle(INK, "circle", "solid")}
 
 
 def pale(colour: str) -> str:
@@ -97,9 +101,11 @@ def template() -> go.layout.Template:
     return go.layout.Template(layout=layout)
 
 
-def finish(figure: go.Figure, title: str, subtitle: str, height: int = 500) -> go.Figure:
-    """Apply the template, the title (what is seen) and the subtitle (how many, which)."""
-    figure.update_layout(
+def finish(
+    figure: go.Figure, title: str, subtitle: str, height: int = 500, **layout: Any
+) -> go.Figure:
+    """Apply the template, the title (what is seen), the subtitle (how many, which) and ``layout``."""
+    return figure.update_layout(
         template=template(),
         height=height,
         # As far from the top in a tall figure: a share of its height would reach the legend.
@@ -108,8 +114,18 @@ def finish(figure: go.Figure, title: str, subtitle: str, height: int = 500) -> g
             "text": title,
             "subtitle": {"text": subtitle, "font": {"size": 13, "color": GREY}},
         },
+        **layout,
     )
-    return figure
+
+
+def legend_entry(figure: go.Figure, name: str, mode: str, **look: Any) -> None:
+    """An entry of the legend without data: for figures whose marks vary in colour."""
+    figure.add_scatter(x=[None], y=[None], name=name, mode=mode, **look)
+
+
+def named_ticks(names: Sequence[str]) -> dict[str, Any]:
+    """An axis with a name at each of the places 0, 1, 2, …"""
+    return {"tickvals": list(range(len(names))), "ticktext": list(names)}
 
 
 def upright_titles(figure: go.Figure, shift: int, *, size: int = 14, **look: Any) -> None:

@@ -1,21 +1,56 @@
-"""What figures of curves share: bands around lines, and the looks of controls."""
+"""What figures of curves have in common: bands around lines, and how controls are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
 from mmlens.plots.frames import Row
+from mmlens.plots.style import GREY, INK
 
-# kind -> name, dash, shade of the band. Bands differ in lightness, lines in dash.
-CONTROL_LOOKS = {
-    "random": ("random control ± sd over its sets", "dash", "rgba(107,114,128,0.20)"),
-    "matched": ("matched control ± sd over its sets", "dot", "rgba(31,35,40,0.30)"),
+# kind -> name, line, shade of the band. Bands differ in lightness, lines in dash.
+CONTROL_LOOKS: dict[str, tuple[str, Row, str]] = {
+    "random": (
+        "random control ± sd over its sets",
+        {"color": GREY, "dash": "dash", "width": 2},
+        "rgba(107,114,128,0.20)",
+    ),
+    "matched": (
+        "matched control ± sd over its sets",
+        {"color": INK, "dash": "dot", "width": 2},
+        "rgba(31,35,40,0.30)",
+    ),
 }
 
 
-def band(
+def area(
+    figure: go.Figure,
+    x: Sequence[int | float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    at: tuple[int, int],
+    **look: Any,
+) -> None:
+    """The area between ``low`` and ``high`` in one panel (row, column), without a legend or hover."""
+    figure.add_scatter(
+        x=[*x, *x[::-1]],
+        y=[*high, *low[::-1]],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=colour,
+        hoverinfo="skip",
+        showlegend=False,
+        row=at[0],
+        col=at[1],
+        **look,
+    )
+
+
+def line_with_band(
     figure: go.Figure,
     x: Sequence[int | float],
     mean: Sequence[float],
@@ -26,32 +61,19 @@ def band(
     at: tuple[int, int],
 ) -> None:
     """A line with a band of mean - spread to mean + spread around it."""
-    if not len(x):
+    if not x:
         return
     low = [m - s for m, s in zip(mean, spread, strict=True)]
     high = [m + s for m, s in zip(mean, spread, strict=True)]
-    row, col = at
+    area(figure, x, low, high, shade, at, name=f"{name} band")
     figure.add_scatter(
-        x=[*x, *list(x)[::-1]],
-        y=[*high, *low[::-1]],
-        fill="toself",
-        fillcolor=shade,
-        line={"width": 0},
-        mode="lines",
-        name=f"{name} band",
-        hoverinfo="skip",
-        showlegend=False,
-        row=row,
-        col=col,
-    )
-    figure.add_scatter(
-        x=list(x),
-        y=list(mean),
+        x=x,
+        y=mean,
         mode="lines",
         line=line,
         name=name,
         hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{name}</extra>",
         showlegend=False,
-        row=row,
-        col=col,
+        row=at[0],
+        col=at[1],
     )

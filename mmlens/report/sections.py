@@ -11,24 +11,6 @@ import plotly.graph_objects as go
 
 from mmlens.report.prompt import Prompt
 
-__all__ = [
-    "Answer",
-    "Badge",
-    "Cell",
-    "Example",
-    "Examples",
-    "Figure",
-    "Links",
-    "Packaged",
-    "Part",
-    "Prompt",
-    "Section",
-    "Shown",
-    "Table",
-    "Text",
-    "Verdicts",
-]
-
 #: Does the mask cost more than the control? "opposite": the control costs more; "unknown": there
 #: was no control, or no interval.
 Answer = Literal["yes", "no", "opposite", "unknown"]

@@ -1,36 +1,31 @@
 """Words of the lens stand under their stretch of the sound."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
+from plotly.subplots import make_subplots
 
 import mmlens
 from mmlens.data.media.spectrogram import MelBank, spectrogram
+from mmlens.lens.figures.sound import _show_line
 from mmlens.model.places import places_of
 from tests.helpers import models
 from tests.tiny import family
 
 
 @pytest.fixture(scope="module")
-def demo():
-    return models.demo("llava-next")
-
-
-def lines(figure):
-    return [
-        trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines+markers"
-    ]
-
-
-@pytest.fixture(scope="module")
-def heard():
+def sound_lens():
     model = models.demo("qwen2-audio")
     samples = mmlens.load_samples("demo/qwen2-audio", "validation")
     return model, mmlens.logit_lens(model, model.prepare([samples[0], samples[40]]))
 
 
 @pytest.mark.parametrize("row", [0, 1])
-def test_words_stand_under_their_stretch_of_the_sound(heard, row):
-    model, found = heard
+def test_words_stand_under_their_stretch_of_the_sound(sound_lens, row):
+    model, found = sound_lens
     figure = found.plot_picture(model, row)
     places = places_of(model, found.batch, row)
     drawn = {}
@@ -71,15 +66,19 @@ def test_a_silent_end_has_no_words():
     assert trace.x[-1] == pytest.approx(0.11)
 
 
-def test_the_spectrogram_has_seconds_and_hertz():
+def test_ticks_of_the_frequency_axis_stand_where_the_spectrogram_draws_them():
     wave = np.sin(2 * np.pi * 1000 * np.arange(8000) / 16000).astype(np.float32)
-    found = spectrogram(wave, MelBank.plain(16000))
-    bands, frames = found.levels.shape
-    loudest = found.levels.mean(1).argmax()
-    assert abs(found.frequencies[loudest] - 1000) < 40
-    marks = {name: place for place, name in found.ticks()}
-    assert abs(marks["1 kHz"] - (loudest + 0.5) / bands) < 1 / 64
-    assert (frames - 1) * found.hop == pytest.approx(0.49)
-    assert found.seconds == 0.5
-    places = sorted(place for place, _ in found.ticks())
-    assert (np.diff(places) >= 0.12).all()
+    sound = spectrogram(wave, MelBank.plain(16000))
+    assert sound.seconds == 0.5
+    assert (sound.levels.shape[1] - 1) * sound.hop == pytest.approx(0.49)
+    figure = make_subplots()
+    _show_line(figure, sound, (0.0, 0.5), 1, 1)
+    (drawn,) = figure.layout.images
+    picture = Image.open(io.BytesIO(base64.b64decode(drawn.source.split(",")[1]))).convert("L")
+    darkest = np.asarray(picture, float).mean(1).argmin()
+    tone = drawn.y - drawn.sizey * (darkest + 0.5) / picture.height
+    marks = dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True))
+    assert abs(marks["1 kHz"] - tone) < 1 / 64
+    assert (drawn.x, drawn.sizex) == (0, 0.5)
+    assert tuple(figure.layout.xaxis.range) == (0, 0.5)
+    assert (np.diff(sorted(marks.values())) >= 0.12).all()

@@ -1,26 +1,11 @@
 """Frames of a video have panels of their own."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import mmlens
 from mmlens.model.places import places_of
 from tests.tiny import family
-
-
-@pytest.fixture(scope="module")
-def frame():
-    rng = np.random.default_rng(0)
-    rows = [
-        (f"{key}{i}", key, group, layer, 5, rng.uniform(0, 4), 3.0, rng.uniform())
-        for key in ("red", "blue")
-        for i in range(4)
-        for group in ("image", "text", "last")
-        for layer in range(6)
-    ]
-    names = ["id", "key", "group", "layer", "tokens", "entropy", "answer_rank", "answer_p"]
-    return pd.DataFrame(rows, columns=names)
 
 
 def test_frames_of_a_video_have_panels_of_their_own():
