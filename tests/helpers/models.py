@@ -56,7 +56,12 @@ def unchanged() -> Iterator[None]:
 def _state(model: HookedMLLM) -> tuple[int, bool, str, int]:
     """(writes to its weights, whether in training, its attention's implementation, its hooks)."""
     hf = model.hf
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in hf.modules())
+    hooks = 0
+    for module in hf.modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            # transformers leaves its own when it is asked for attention or hidden states.
+            made = getattr(getattr(hook, "func", hook), "__module__", None) or ""
+            hooks += not made.startswith("transformers.")
     hooks += sum(
         len(point.fwd_hooks) + len(point.bwd_hooks) for point in model._backbone.hook_dict.values()
     )

@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import mmlens
-from mmlens.adapter import base as adapter_module
+from mmlens.adapter import registry as adapter_module
 from mmlens.errors import MMLensError, UnsupportedModelError
 from mmlens_adapters.llava_next import LlavaNextAdapter
 from tests.tiny import llava_next as tiny
