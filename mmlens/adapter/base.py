@@ -288,12 +288,6 @@ class Adapter(ABC):
         """The generated part of what ``generate`` returns; ``prompt`` positions come before it."""
         return sequences[:, prompt:]
 
-    # -- checking it ---------------------------------------------------------------------------
-
-    def probe_kinds(self) -> tuple[str, ...]:
-        """The kinds of media that the check on load shows the model."""
-        return self.modalities
-
 
 def _repeated(value: Any, times: int, per_layer: Sequence[str]) -> Any:
     if isinstance(value, Tensor):

@@ -81,12 +81,12 @@ def make_probe(model: HookedMLLM) -> Probe:
     """A probe of noise and short questions; of random tokens where the model has no processor."""
     if model.processor is None:
         return _text_probe(model)
-    samples = probe_samples(model.adapter.probe_kinds(), seed=0)
+    samples = probe_samples(model.adapter.modalities, seed=0)
     batch = model.prepare(samples)
     shortest = int(batch.groups.attention.sum(-1).argmin())
     return Probe(
         batch=batch,
-        other=model.prepare(probe_samples(model.adapter.probe_kinds(), seed=1)),
+        other=model.prepare(probe_samples(model.adapter.modalities, seed=1)),
         alone=(shortest, model.prepare(samples[shortest])),
     )
 

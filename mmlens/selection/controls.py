@@ -32,13 +32,12 @@ def random_like(neurons: NeuronSet, *, avoid: NeuronSet, seed: int) -> NeuronSet
     Raises:
         StatisticsError: a layer has too few other neurons.
     """
-
-    def draw(
-        _layer: int, wanted: np.ndarray, free: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        return rng.choice(free, size=len(wanted), replace=False)
-
-    return _drawn(neurons, avoid, seed, draw)
+    return _drawn(
+        neurons,
+        avoid,
+        seed,
+        lambda _, wanted, free, rng: rng.choice(free, size=len(wanted), replace=False),
+    )
 
 
 def matched_like(
@@ -67,8 +66,7 @@ def matched_like(
     def draw(
         layer: int, wanted: np.ndarray, free: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        taken = []
-        left = free.copy()
+        taken, left = [], free
         for index in rng.permutation(wanted):
             distance = np.abs(values[layer, left] - values[layer, index])
             nearest = np.argsort(distance, kind="stable")[:NEAREST]
