@@ -95,7 +95,7 @@ def group_counts(
 
     Args:
         model: makes the prompts.
-        samples: of any number of data sets; each is prepared alone and let go.
+        samples: of any number of data sets; each is prepared by itself and not kept.
         by: the field of the samples whose values are the data sets.
         batching: prompt form, allowed failures and progress bar.
 

@@ -24,7 +24,7 @@ class Entry:
         picture: name of the picture that the position lies in or belongs to; None without one.
         box: what is marked in it, in fractions of it.
         crop: name of the enlarged part, and the box within that; None where all of it is meant.
-        words: the text before the position, the token itself, the text behind it; None elsewhere.
+        words: the text before the position, the token itself, the text after it; None elsewhere.
         strip: the neuron's activation along the sample's sound or video; None without one.
         tokens: beside a strip, the text of the prompt, the neuron's activation on each token, and
             whether the entry is about it; None outside the language module.

@@ -30,7 +30,7 @@ from mmlens.streaming.batching import Template
 from mmlens.tokens.places import KINDS, ROLES, Box, Places
 from mmlens.tokens.text import prompt_tokens, token_text
 
-#: Tokens shown before and behind one that is marked.
+#: Tokens shown before and after one that is marked.
 _AROUND = 14
 
 
@@ -247,9 +247,9 @@ def _said_of_sound(places: Places, position: int, sounds: int) -> str:
 def words_around(
     tokenizer: Any, ids: Sequence[int], position: int, placeholders: Mapping[int, str]
 ) -> tuple[str, str, str]:
-    """The text before a token, the token, and the text behind it; placeholders of a medium as one word."""
-    before, behind = ids[:position], ids[position + 1 :]
-    start, end = before[-_AROUND:], behind[:_AROUND]
+    """The text before a token, the token, and the text after it; placeholders of a medium as one word."""
+    before, after = ids[:position], ids[position + 1 :]
+    start, end = before[-_AROUND:], after[:_AROUND]
     token = token_text(tokenizer, ids[position]).replace("\u2423", " ")
     head = _decoded(tokenizer, start, placeholders)
     tail = _decoded(tokenizer, end, placeholders)
@@ -265,7 +265,7 @@ def words_around(
     return (
         ("\u2026" if len(before) > len(start) else "") + head,
         token,
-        tail + ("\u2026" if len(behind) > len(end) else ""),
+        tail + ("\u2026" if len(after) > len(end) else ""),
     )
 
 

@@ -68,7 +68,7 @@ class Heads:
     def blocks(self, mode: AttentionMode) -> Iterator[Block]:
         """(queries, their attention to the first keys), probabilities averaged over heads.
 
-        In mode ``causal`` without a mask the keys behind the block's last query are left out: their
+        In mode ``causal`` without a mask the keys after the block's last query are left out: their
         attention is zero. In mode ``paper`` nothing is masked.
         """
         heads, tokens, _ = self.queries.shape

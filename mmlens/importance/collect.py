@@ -63,7 +63,7 @@ def collect(
         by: field of the samples whose values are the data sets.
         scores: which, of :data:`SCORES`; without attn_k and attn_q no attention is looked at.
         attention_mode: ``causal`` is the model's own attention, ``paper`` the official code's.
-        checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
+        checkpoint: a ``.safetensors`` file that the state is saved to now and then. Started again
             with the same arguments, it is resumed and ends with the same bits.
         checkpoint_every: seconds between saves.
         batching: how samples become prompts and batches.

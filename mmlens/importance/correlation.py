@@ -7,6 +7,7 @@ weight all tokens almost alike and become the mean score (methods 3.2, M1): this
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -64,19 +65,18 @@ def correlate_scores(
         pearson = _correlations(values, usable)
         ranks = np.stack([pd.Series(one).rank().to_numpy(dtype=float) for one in values])
         spearman = _correlations(ranks, usable)
-        for i, a in enumerate(scores):
-            for j, b in enumerate(scores):
-                why = list(dict.fromkeys(note for note in (notes[i], notes[j]) if note))
-                rows.append(
-                    {
-                        "group": group,
-                        "score_a": a,
-                        "score_b": b,
-                        "pearson": pearson[i, j],
-                        "spearman": spearman[i, j],
-                        "note": "; ".join(why),
-                    }
-                )
+        for (i, a), (j, b) in product(enumerate(scores), repeat=2):
+            why = dict.fromkeys(note for note in (notes[i], notes[j]) if note)
+            rows.append(
+                {
+                    "group": group,
+                    "score_a": a,
+                    "score_b": b,
+                    "pearson": pearson[i, j],
+                    "spearman": spearman[i, j],
+                    "note": "; ".join(why),
+                }
+            )
     return pd.DataFrame(rows)
 
 

@@ -26,7 +26,7 @@ class TokenSets:
 
     Attributes:
         member: which tokens each set has; every set has one.
-        order: the tokens of some set, those of one class behind one another.
+        order: the tokens of some set, those of one class together.
         classes: tokens of each class, in that order.
         member_classes: which classes each set has.
     """

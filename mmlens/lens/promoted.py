@@ -83,7 +83,7 @@ def gain_of(norm: nn.Module, width: int) -> Float[Tensor, " d_model"]:
     parameter = next(norm.parameters())
     probe = torch.ones(1, 1, width, dtype=parameter.dtype, device=parameter.device)
     probe[..., ::2] = -1
-    # By the class's forward: the instance's own may lead through hook points. Twice, to be rid of a bias.
+    # By the class's forward: the instance's own may lead through hook points. Twice, so that a bias cancels.
     up, down = (type(norm).forward(norm, sign * probe) for sign in (1, -1))
     return ((up - down) / (2 * probe))[0, 0].float()
 
@@ -92,7 +92,7 @@ def gain_of(norm: nn.Module, width: int) -> Float[Tensor, " d_model"]:
 def promoted_tokens(model: HookedMLLM, neurons: NeuronSet, k: int = 10) -> Promoted:
     """The tokens that neurons of the language module promote and suppress, in the order of ``neurons``.
 
-    Where a norm stands behind the MLP (Gemma 2 and 3), its gain is folded in too.
+    Where a norm follows the MLP (Gemma 2 and 3), its gain is folded in too.
 
     Args:
         model: a hooked model.
@@ -114,9 +114,9 @@ def promoted_tokens(model: HookedMLLM, neurons: NeuronSet, k: int = 10) -> Promo
     directions = []
     for layer, indices in neurons.per_layer().items():
         rows = model.backbone.blocks[layer].mlp.W_out.detach()[indices].float()
-        behind = getattr(decoder.layers[layer], "post_feedforward_layernorm", None)
-        if behind is not None:
-            rows = rows * gain_of(behind, width).to(rows.device)
+        norm = getattr(decoder.layers[layer], "post_feedforward_layernorm", None)
+        if norm is not None:
+            rows = rows * gain_of(norm, width).to(rows.device)
         directions.append(rows.to(head.weight.device))
     gain = gain_of(decoder.norm, width).to(head.weight.device)
     centred = isinstance(decoder.norm, nn.LayerNorm)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmlens.lens.figures.medium import lens_on_medium
+from PIL import Image
+
+from mmlens.adapter import KINDS
+from mmlens.data.media.pictures import open_picture
+from mmlens.data.media.videos import open_video
+from mmlens.data.samples import Sample
+from mmlens.errors import SampleError
+from mmlens.lens.figures.picture import lens_on_picture
+from mmlens.lens.figures.sound import lens_on_sound
 from mmlens.lens.figures.table import lens_table
+from mmlens.lens.figures.video import lens_on_video
 from mmlens.lens.readings import Readings
 from mmlens.model.hooked_mllm import HookedMLLM
+from mmlens.model.places import model_spectrogram, places_of
 
 
 class LensResult(Readings):
@@ -42,4 +52,33 @@ class LensResult(Readings):
             UnsupportedModelError: the model's adapter knows no places.
             ValueError: the lens has read no token of the medium.
         """
-        return lens_on_medium(self, model, row, kind, medium, **options)
+        places = places_of(model, self.batch, row)
+        assert self.batch.samples is not None  # places_of has asked for them
+        sample = self.batch.samples[row]
+        kind = kind or _first_kind(sample)
+        if kind not in KINDS:
+            raise SampleError(f"There is no kind of media {kind!r}; there are {', '.join(KINDS)}.")
+        media = getattr(sample, f"{kind}s")
+        if not 0 <= medium < len(media):
+            noun = {"image": "pictures", "video": "videos", "audio": "sounds"}[kind]
+            raise SampleError(
+                f"Sample {sample.id!r} has {len(media)} {noun}; number {medium} was asked for."
+            )
+        given, options = media[medium], {"medium": medium, **options}
+        if kind == "image":
+            return lens_on_picture(self, row, places, open_picture(given), **options)
+        if kind == "video":
+            video = open_video(given)
+            frames = [Image.fromarray(frame) for frame in video.frames]
+            return lens_on_video(self, row, places, frames, fps=video.fps, **options)
+        return lens_on_sound(self, row, places, model_spectrogram(model, given), **options)
+
+
+def _first_kind(sample: Sample) -> str:
+    for kind in KINDS:
+        if getattr(sample, f"{kind}s"):
+            return kind
+    raise SampleError(
+        f"Sample {sample.id!r} has no picture, video or sound that the lens could be drawn over; use "
+        "plot()."
+    )

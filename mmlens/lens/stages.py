@@ -3,7 +3,7 @@
 MMNeuron finds three stages by eye (methods 2.7): features are aligned (entropy is high), understood
 (it falls sharply), put into words (it rises a little). Here the mean curve over samples is fitted
 by a continuous line with two bends at layers, the pair of layers with the smallest squared error;
-drawing samples anew shows how sure the bends and the slopes are. The rule is ours.
+resampling shows how sure the bends and the slopes are. The rule is ours.
 """
 
 from __future__ import annotations

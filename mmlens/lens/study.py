@@ -112,7 +112,7 @@ def _rows(
     assert batch.samples is not None
     masks = {group: batch.groups.mask(group) for group in groups}
     answers = _answers(model, batch.samples)
-    where = torch.stack([*masks.values(), batch.groups.mask("last")]).any(0)
+    where = batch.groups.stack([*groups, "last"]).any(0)
     result = logit_lens(model, batch, point=point, positions=where, top_k=1, tokens=answers)
     means = {group: _means(result, mask.cpu()) for group, mask in masks.items()}
     last = batch.groups.mask("last").cpu()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmlens.adapter import Adapter
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.tokens.groups import TokenGroups
-
-if TYPE_CHECKING:
-    from mmlens.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Batch:
         )
 
     def repeated(self, times: int, adapter: Adapter) -> Batch:
-        """The batch ``times`` times, one behind another: row s x B + b is row b of the B rows.
+        """The batch ``times`` times, one after another: row s x B + b is row b of the B rows.
 
         Args:
             times: how often.

@@ -5,17 +5,13 @@ For the language module a position is a token of the prompt, for a tower one of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mmlens.data.media.sounds import Audio, open_audio
 from mmlens.data.media.spectrogram import MelBank, Spectrogram, spectrogram
 from mmlens.errors import SampleError, UnsupportedModelError
 from mmlens.hook_names import LANGUAGE
 from mmlens.model.batch import Batch
+from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.tokens.places import Places
-
-if TYPE_CHECKING:
-    from mmlens.model.hooked_mllm import HookedMLLM
 
 
 def places_of(model: HookedMLLM, batch: Batch, row: int, module: str = LANGUAGE) -> Places:
@@ -28,7 +24,7 @@ def places_of(model: HookedMLLM, batch: Batch, row: int, module: str = LANGUAGE)
         module: ``language``: a place for each position of the batch, padding included, so that
             ``places.boxes[pos]`` (of a sound ``places.seconds[pos]``) belongs to
             ``batch.input_ids[row, pos]``. Another module: one for each real position of the row in
-            that module's activations, the passes of a tower that runs more than once one behind
+            that module's activations; the passes of a tower that runs more than once follow one
             another.
 
     Raises:

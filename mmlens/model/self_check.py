@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +19,12 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from mmlens.adapter import KINDS
 from mmlens.data.samples import Sample
 from mmlens.errors import SelfCheckError
 from mmlens.model.batch import Batch
+from mmlens.model.hooked_mllm import HookedMLLM
 from mmlens.tokens.groups import TokenGroups
-
-if TYPE_CHECKING:
-    from mmlens.model.hooked_mllm import HookedMLLM
 
 logger = logging.getLogger(__name__)
 #: Largest allowed relative difference of logits (Frobenius norms). Two right implementations differ
@@ -246,8 +245,7 @@ def _run(
 
 
 def _placeholders(batch: Batch) -> Bool[Tensor, "batch pos"]:
-    masks = [batch.groups.mask(kind) for kind in ("image", "video", "audio")]
-    return torch.stack(masks).any(0)
+    return batch.groups.stack(KINDS).any(0)
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:

@@ -64,7 +64,7 @@ def collect(
             samples count (:func:`mmlens.streaming.token_limit.within`). MMNeuron's code looks at
             100,000 vision tokens per domain: ``{"vision": 100_000}`` (methods 2.5). What was really
             counted is in the statistics' ``tokens``.
-        checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
+        checkpoint: a ``.safetensors`` file that the state is saved to now and then. Started again
             with the same arguments, collection is resumed and ends with the same bits.
         checkpoint_every: seconds between saves.
         batching: how samples become prompts and batches.

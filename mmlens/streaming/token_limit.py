@@ -2,7 +2,7 @@
 
 MMNeuron's selection reads a snapshot that its code writes when a domain's vision-token counter
 first passes 100,000: a few dozen pictures (methods 2.5 and B3). Batches run longest sample first, so
-a stop on the way would keep the longest samples only; here samples are taken in the order given.
+stopping halfway would keep the longest samples only; here samples are taken in the order given.
 """
 
 from __future__ import annotations

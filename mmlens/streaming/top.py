@@ -74,7 +74,7 @@ def top_activations(
         distinct: how far the k entries of a neuron differ. ``media``: one of each picture (or other
             media), its largest, however many questions are asked about it; ``sample``: one of each
             sample; ``position``: any.
-        checkpoint: a ``.safetensors`` file that the state is saved to on the way. Started again
+        checkpoint: a ``.safetensors`` file that the state is saved to now and then. Started again
             with the same arguments, the pass is resumed and ends with the same bits.
         checkpoint_every: seconds between saves.
         batching: how samples become prompts and batches.

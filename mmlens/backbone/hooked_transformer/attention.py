@@ -123,32 +123,26 @@ def _output(
     )
 
 
-class SplicedAttention(Attention):
-    """TransformerLens's ``Attention`` that follows the splice context while it is set."""
+class _Spliced(AbstractAttention):
+    """Attention that follows the splice context while it is set."""
 
     splice: SpliceContext
 
     def forward(
         self, query_input: Any, key_input: Any, value_input: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """As ``Attention.forward``; inside a splice, :func:`spliced_forward`."""
+        """As TransformerLens's; inside a splice, :func:`spliced_forward`."""
         if (call := self.splice.call) is None:
             return super().forward(query_input, key_input, value_input, *args, **kwargs)
         return spliced_forward(self, query_input, key_input, value_input, call)
 
 
-class SplicedGroupedQueryAttention(GroupedQueryAttention):
-    """TransformerLens's ``GroupedQueryAttention`` that follows the splice context while it is set."""
+class SplicedAttention(_Spliced, Attention):
+    """TransformerLens's ``Attention``, spliced."""
 
-    splice: SpliceContext
 
-    def forward(
-        self, query_input: Any, key_input: Any, value_input: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        """As ``GroupedQueryAttention.forward``; inside a splice, :func:`spliced_forward`."""
-        if (call := self.splice.call) is None:
-            return super().forward(query_input, key_input, value_input, *args, **kwargs)
-        return spliced_forward(self, query_input, key_input, value_input, call)
+class SplicedGroupedQueryAttention(_Spliced, GroupedQueryAttention):
+    """TransformerLens's ``GroupedQueryAttention``, spliced."""
 
 
 def spliced_attention(plain: AbstractAttention, context: SpliceContext) -> AbstractAttention:

@@ -1,5 +1,4 @@
 """The lens drawn: one prompt's table, the stages, and tokens over pictures, videos and sounds.
 
-``table`` and ``stages`` stand alone; ``cells`` is what ``picture``, ``video`` and ``sound`` share, and
-``medium`` chooses among them.
+``table`` and ``stages`` stand alone; ``cells`` is what ``picture``, ``video`` and ``sound`` share.
 """

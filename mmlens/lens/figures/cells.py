@@ -102,7 +102,7 @@ def heatmap(
         layer: among the result's layers.
         grid: the cells.
         most: columns beyond which no words are written.
-        said: position -> what stands in front of its hover text.
+        said: position -> how its hover text begins.
         longest: letters of a written word; a longer one is cut off.
     """
     entropy = result.entropy[layer, row, list(grid.positions)].numpy()

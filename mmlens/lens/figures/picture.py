@@ -25,7 +25,7 @@ class View:
     """The tokens of one picture, or of one moment of a video, that one panel shows.
 
     Attributes:
-        frames: the first frame of a video's moment, and the one behind the last; (0, 1) in a picture.
+        frames: the first frame of a video's moment, and the one after the last; (0, 1) in a picture.
         tiled: whether they are of tiles cut out of the picture.
         grids: the tokens.
     """

@@ -40,16 +40,14 @@ def lens_on_sound(
     """A sound's spectrogram, and under it what the lens reads at each of its tokens, layer by layer.
 
     Each token's cell stands under the stretch of the sound that it stands for
-    (:func:`mmlens.tokens.places.spans`); tokens of the silence behind a sound are left out. Shade: entropy;
-    word: the most probable token, cut where it is long; hover: time and the first ten.
+    (:func:`mmlens.tokens.places.spans`); tokens of the silence after a sound are left out. Shade:
+    entropy; word: the most probable token, cut where it is long; hover: time and the first ten.
 
     Args:
-        result: of :func:`mmlens.logit_lens`.
-        row: the sample.
-        places: of that row, ``mmlens.model.places.places_of(model, batch, row)``.
+        result, row, places, hide_special: as of
+            :func:`mmlens.lens.figures.picture.lens_on_picture`.
         spectrogram: of the sound, whole.
         medium: which of the sample's sounds it is.
-        hide_special: label with the best token that is not special.
 
     Raises:
         ValueError: no token of this sound was read.
@@ -81,9 +79,11 @@ def lens_on_sound(
     how = how_to_read(result, row, hide_special)
     finish(figure, "What the lens reads in the sound", how)
     figure.update_layout(
-        width=_WIDTH, height=tall + 230, margin={"l": 20, "r": 70, "t": 110, "b": 20}
+        width=_WIDTH,
+        height=tall + 230,
+        margin={"l": 20, "r": 70, "t": 110, "b": 20},
+        sliders=[{"pad": {"t": 60}}],
     )
-    figure.update_layout(sliders=[{"pad": {"t": 60}}])
     return figure
 
 
