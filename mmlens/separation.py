@@ -161,12 +161,9 @@ def separation_section(
         if batch is not None and len(prompts) < MOST_PROMPTS:
             title = f"{sample.get(by)}, sample {sample.id}"
             prompts.append(show_groups(model, batch, title=title))
-    text = (
-        "Every token of a prompt is in one group, by its id alone. Text includes what the chat "
-        "template writes: role names, line ends and the system prompt."
-    )
-    if batching.template == PLAIN_TEXT:
-        text = "Every token of a prompt is in one group, by its id alone."
+    text = "Every token of a prompt is in one group, by its id alone."
+    if batching.template != PLAIN_TEXT:
+        text += " Text includes what the chat template writes: role names, line ends and the system prompt."
     note = (
         "Tokens per sample, and their share of all the prompts' tokens in brackets; without: samples "
         "that have no token of the group. special_text is the union of special and text, prompt that "
@@ -208,11 +205,11 @@ def counts_table(counts: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         here = [cells[dataset, group] for group in groups]
-        lines.append([dataset, f"{here[0]['n_samples']:,}", *map(_said, here)])
+        lines.append([dataset, f"{here[0]['n_samples']:,}", *map(_count_cell, here)])
     return pd.DataFrame(lines, columns=["data set", "samples", *groups])
 
 
-def _said(row: Row) -> Cell:
+def _count_cell(row: Row) -> Cell:
     without = f"\n{row['n_without']:,} without" if row["n_without"] else ""
     return Cell(f"{row['mean_tokens']:,.1f} ({100 * row['share']:.0f}%){without}", "lines")
 

@@ -248,9 +248,9 @@ def _about(
 
 def _about_strips(entries: Iterable[Sequence[Entry]]) -> tuple[str, ...]:
     """How to read the strips, where there are some."""
-    shown = [one for listed in entries for one in listed if one.strip is not None]
-    units = {one.strip.unit for one in shown if one.strip is not None}
-    words = any(one.tokens is not None for one in shown)
+    every = [one for listed in entries for one in listed]
+    units = {one.strip.unit for one in every if one.strip is not None}
+    words = any(one.tokens is not None for one in every)  # beside strips alone
     if not units:
         return ()
     kinds = {

@@ -39,10 +39,10 @@ class StripMaker:
         None where positions of the module lie in no sound and no video of it.
         """
         kind, medium = int(places.kind[position]), int(places.medium[position])
-        along = [KINDS.index("video"), KINDS.index("audio")]
-        inside = kind in along
+        timed = [KINDS.index("video"), KINDS.index("audio")]
+        inside = kind in timed
         if not inside:
-            present = [one for one in along if bool((places.kind == one).any())]
+            present = [one for one in timed if bool((places.kind == one).any())]
             if not present:
                 return None
             kind, medium = present[0], 0
