@@ -53,7 +53,9 @@ def resumed(
     """
     mine, left = share.of(pieces), []
     for piece in mine:
-        todo = [one for one in piece.work if _lacking(one, piece.samples, rows)]
+        todo = [
+            one for one in piece.work if any((one.name, s.id) not in rows for s in piece.samples)
+        ]
         if todo:
             left.append(Piece(todo, piece.samples, len(piece.samples) * len(todo)))
     total = sum(len(piece.samples) * len(piece.work) for piece in mine)
@@ -74,7 +76,3 @@ def listed(values: Float[np.ndarray, ...]) -> list[Any]:
     ``numpy.array(rows, float)`` reads them back.
     """
     return np.where(np.isnan(values), None, values).tolist()
-
-
-def _lacking(condition: Condition, samples: Sequence[Sample], rows: Rows) -> bool:
-    return any(s.id in condition.ids and (condition.name, s.id) not in rows for s in samples)

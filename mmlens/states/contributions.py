@@ -8,7 +8,7 @@ gradients, is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -70,17 +70,20 @@ def mean_interval(
     if not len(values):
         raise SampleError("A mean over samples needs at least one sample.")
     there = ~np.isnan(values)
-    rng = np.random.default_rng(seed)
-    often = drawn_counts(rng, len(values), draws)
-    sums, counts = often @ np.where(there, values, 0.0), often @ there.astype(float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(there, values, 0.0).sum(0) / there.sum(0)
-        drawn = np.where(counts > 0, sums / counts, np.nan)
-    low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
-    known = ~np.isnan(mean)
-    if known.any():
-        low[known], high[known] = interval(drawn[:, known], confidence)
-    return mean, low, high
+    often = drawn_counts(np.random.default_rng(seed), len(values), draws)
+    with np.errstate(invalid="ignore"):  # 0 / 0 of a draw without any value
+        drawn = (often @ np.where(there, values, 0.0)) / (often @ there.astype(float))
+    mean, bounds = mean_over_samples(values), np.full((2, values.shape[1]), np.nan)
+    if (known := there.any(0)).any():
+        bounds[:, known] = interval(drawn[:, known], confidence)
+    return mean, bounds[0], bounds[1]
+
+
+def mean_over_samples(values: Float[np.ndarray, "sample ..."]) -> Float[np.ndarray, ...]:
+    """Mean over samples, NaN left out; NaN where nothing is left."""
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, values, 0.0).sum(0) / there.sum(0)
 
 
 def contribution_table(
@@ -105,36 +108,36 @@ def contribution_table(
     for row in rows:
         tables.setdefault(row["setting"], {})[row["id"]] = row
     untouched = tables.get(baseline, {}) if baseline is not None else {}
-    groups = [g for g in _groups(rows) if any(_any(row, g) for row in rows)]
+    groups = _contributing(rows)
     found = []
     for name, table in tables.items():
         first = next(iter(table.values()))
         paired = [one for one in table if one in untouched] if name != baseline else []
         for measure, group in product(first["shares"], groups):
-            values = _curves(list(table.values()), measure, group)
-            columns = mean_interval(values, draws=draws, seed=seed)
-            delta = (np.full(values.shape[1], np.nan),) * 3
+            shares = _curves(table.values(), measure, group)
+            means = mean_interval(shares, draws=draws, seed=seed)
+            delta = (np.full(shares.shape[1], np.nan),) * 3
             if paired:
                 after = _curves([table[one] for one in paired], measure, group)
                 before = _curves([untouched[one] for one in paired], measure, group)
                 delta = mean_interval(after - before, draws=draws, seed=seed)
-            for i, layer in enumerate(first["attention_layers"]):
-                cells = [float(column[i]) for column in (*columns, *delta)]
-                found.append((name, measure, group, layer, *cells, len(values), len(paired)))
+            numbers = np.stack([*means, *delta], axis=1).tolist()
+            for layer, values in zip(first["attention_layers"], numbers, strict=True):
+                found.append((name, measure, group, layer, *values, len(table), len(paired)))
     return pd.DataFrame(found, columns=list(CONTRIBUTION_COLUMNS))
 
 
-def _groups(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(g for row in rows for one in row["shares"].values() for g in one))
-
-
-def _any(row: Mapping[str, Any], group: str) -> bool:
-    return any(any(v or 0.0 for v in one.get(group, ())) for one in row["shares"].values())
+def _contributing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The groups in order of appearance, less those that contribute nothing to any row."""
+    some: dict[str, bool] = {}
+    for row in rows:
+        for curves in row["shares"].values():
+            for group, curve in curves.items():
+                some[group] = some.get(group, False) or any(curve)
+    return [group for group, contributes in some.items() if contributes]
 
 
 def _curves(
-    rows: Sequence[Mapping[str, Any]], measure: str, group: str
+    rows: Iterable[Mapping[str, Any]], measure: str, group: str
 ) -> Float[np.ndarray, "sample layer"]:
-    return np.array(
-        [[np.nan if v is None else v for v in r["shares"][measure][group]] for r in rows], float
-    )
+    return np.array([row["shares"][measure][group] for row in rows], float)

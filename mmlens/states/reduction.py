@@ -62,14 +62,12 @@ class SampleStates:
         labels = tokens.labels
         self._positions = torch.arange(len(labels))
         self._labels = _with_permuted(labels, permutations, seed)
-        self._probed = _with_permuted(labels[tokens.probed], permutations, seed + 1)
+        probed = labels[tokens.probed]
+        self._probed = _with_permuted(probed, permutations, seed + 1)
         moved = permuted_positions(self._positions, labels == _TEXT, permutations, seed + 2)
         self._orders = torch.cat([self._positions[None], moved])
-        self._media = [
-            g
-            for g in (BASE_GROUPS.index(kind) for kind in KINDS)
-            if int((labels[tokens.probed] == g).sum()) > 1
-        ]
+        media = map(BASE_GROUPS.index, KINDS)
+        self._media = [group for group in media if int((probed == group).sum()) > 1]
         self._hits: dict[str, dict[str, list[list[int]]]] = {}
         self._states: list[Float[Tensor, "kept d_model"]] = []
 

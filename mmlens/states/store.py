@@ -46,8 +46,8 @@ class StatePlan:
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
-        """The layers that have attention."""
-        return tuple(layer for layer in self.layers if layer != EMBEDDED)
+        """The layers whose attention is recorded."""
+        return tuple(x for x in self.layers if x != EMBEDDED) if self.contributions else ()
 
     def hook(self, layer: int) -> str:
         """The hook point that holds a layer's states."""

@@ -9,10 +9,8 @@ OUR definition throughout: see :mod:`mmlens.states.geometry`, :mod:`mmlens.state
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,13 @@ from transformer_lens.hook_points import HookPoint
 from mmlens.ablation.conditions import Condition
 from mmlens.ablation.decoding import seed_of
 from mmlens.ablation.donors import ConditionHooks
-from mmlens.ablation.passes import KEY, resumed
+from mmlens.ablation.passes import KEY, blocks_of, listed, resumed
 from mmlens.data.samples import Sample
 from mmlens.errors import SampleError
 from mmlens.hooks import Hook
 from mmlens.model.batch import Batch
 from mmlens.model.hooked_mllm import HookedMLLM
-from mmlens.states.contributions import shares_of, split_last
+from mmlens.states.contributions import MEASURES, shares_of, split_last
 from mmlens.states.last_token import LastToken, listening
 from mmlens.states.reduction import SampleStates, SampleTokens, chosen_tokens
 from mmlens.states.store import EMBEDDED, ROWS, StatePlan, StateStudy, kept_path, mark_of, rows_of
@@ -89,10 +87,10 @@ def study_states(
         RunFolderError: the folder was written with another plan or model.
         TooManyFailuresError: more samples unreadable than the cap allows.
     """
-    groups = [name for name in BASE_GROUPS if name in _groups_of(model)]
-    quota = max(1, pooled_tokens // max(1, len(samples) * len(groups)))
-    chosen_layers = tuple(range(EMBEDDED, model.cfg.n_layers)) if layers is None else tuple(layers)
-    plan = StatePlan(chosen_layers, permutations, group_tokens, quota, contributions, seed)
+    present = {"text", "special", *model.adapter.placeholders()}.intersection(BASE_GROUPS)
+    quota = max(1, pooled_tokens // max(1, len(samples) * len(present)))
+    chosen = tuple(range(EMBEDDED, model.cfg.n_layers) if layers is None else layers)
+    plan = StatePlan(chosen, permutations, group_tokens, quota, contributions, seed)
     _check(model, samples, conditions, plan)
     hooks = ConditionHooks.of(
         model,
@@ -106,25 +104,19 @@ def study_states(
     path = share.file(folder / ROWS)
     assert path is not None
     rows = Rows(path, KEY, rows_of(path, plan, model.weight_hash, marks))
+    pieces = planned(model, blocks_of(samples, conditions), batching)
     sweep = resumed(
-        model,
-        planned(model, [(conditions, samples)], batching),
-        rows,
-        batching,
-        share,
-        samples=len(samples),
-        description="states",
+        model, pieces, rows, batching, share, samples=len(samples), description="states"
     )
     tokens = 0
     for piece, batch in sweep:
+        tokens += int(batch.groups.attention.sum()) * len(piece.work)
         whole = batch.to(model.device)
         encoded = model.encode_media(whole)
         for one in piece.work:
-            recorder = _Recorder(plan, folder, encoded if one.only_language else whole)
-            found = recorder.run(model, one, hooks)
+            found = _recorded(hooks, one, encoded if one.only_language else whole, plan, folder)
             rows.add([{**row, "mark": marks[one.name]} for row in found])
-            tokens += int(batch.groups.attention.sum())
-            sweep.advance(len(piece.samples))
+            sweep.advance(len(found))
     rows.merge(share)
     wanted = ((one.name, x.id) for one in conditions for x in samples if x.id in one.ids)
     names = tuple(one.name for one in conditions)
@@ -132,47 +124,36 @@ def study_states(
     return StateStudy(plan, names, tuple(rows.of(wanted)), folder, skipped, tokens)
 
 
-@dataclass(frozen=True)
-class _Recorder:
-    """Runs one batch under a condition and reduces what its hooks see."""
+def _recorded(
+    hooks: ConditionHooks, condition: Condition, batch: Batch, plan: StatePlan, folder: Path
+) -> list[dict[str, Any]]:
+    """Rows of a batch under a condition; kept tokens are on disk before a row says that they are."""
+    assert batch.samples is not None
+    reducers = [_reducer(batch, row, plan) for row in range(len(batch))]
+    last = batch.groups.mask("last")
+    groups = split_last(batch.groups.base, last)
+    masks = torch.stack(list(groups.values()))
+    shares: dict[int, dict[str, Float[Tensor, "batch group"]]] = {}
 
-    plan: StatePlan
-    folder: Path
-    batch: Batch
+    def record(layer: int, read: LastToken) -> None:
+        shares[layer] = {measure: x.cpu() for measure, x in shares_of(read, masks).items()}
 
-    def run(
-        self, model: HookedMLLM, condition: Condition, hooks: ConditionHooks
-    ) -> list[dict[str, Any]]:
-        """Rows of the batch; its kept tokens are on disk before a row says that they are."""
-        batch, plan = self.batch, self.plan
-        assert batch.samples is not None
-        reducers = [_reducer(batch, row, plan) for row in range(len(batch.samples))]
-        changes = [*hooks(condition, batch), *_state_hooks(batch, plan, reducers)]
-        last = batch.groups.mask("last")
-        groups = split_last(batch.groups.base, last)
-        shares: dict[int, dict[str, Float[Tensor, "batch group"]]] = {}
-
-        def record(layer: int, read: LastToken) -> None:
-            stacked = torch.stack(list(groups.values()))
-            shares[layer] = {name: x.cpu() for name, x in shares_of(read, stacked).items()}
-
-        with ExitStack() as stack:
-            if plan.contributions:
-                changes += stack.enter_context(
-                    listening(model, last, plan.attention_layers, record)
-                )
-            with model.hooks(fwd_hooks=changes):
-                model.forward(batch, logits_to_keep=1)
-        found = []
-        for i, (sample, reducer) in enumerate(zip(batch.samples, reducers, strict=True)):
-            if sample.id not in condition.ids:
-                continue
-            kept, path = reducer.kept(), kept_path(self.folder, condition.name, sample.id)
-            write_atomically(path, lambda to, kept=kept: save_file(kept, to))
-            row = {"setting": condition.name, "id": sample.id, "layers": list(plan.layers)}
-            row["attention_layers"] = list(plan.attention_layers) if plan.contributions else []
-            found.append(row | reducer.row() | {"shares": _shares(shares, list(groups), i)})
-        return found
+    attention = (
+        listening(hooks.model, last, plan.attention_layers, record)
+        if plan.contributions
+        else nullcontext([])
+    )
+    changes = [*hooks(condition, batch), *_state_hooks(batch, plan, reducers)]
+    with attention as reading, hooks.model.hooks(fwd_hooks=[*changes, *reading]):
+        hooks.model.forward(batch, logits_to_keep=1)
+    rows = []
+    for i, (sample, reducer) in enumerate(zip(batch.samples, reducers, strict=True)):
+        kept, path = reducer.kept(), kept_path(folder, condition.name, sample.id)
+        write_atomically(path, lambda to, kept=kept: save_file(kept, to))
+        row = {"setting": condition.name, "id": sample.id, "layers": list(plan.layers)}
+        row["attention_layers"] = list(plan.attention_layers)
+        rows.append(row | reducer.row() | {"shares": _curves(shares, list(groups), i)})
+    return rows
 
 
 def _reducer(batch: Batch, row: int, plan: StatePlan) -> SampleStates:
@@ -203,35 +184,26 @@ def _state_hooks(batch: Batch, plan: StatePlan, reducers: Sequence[SampleStates]
     return [(plan.hook(layer), reduce) for layer in sorted(plan.layers)]
 
 
-def _shares(
-    shares: Mapping[int, Mapping[str, Float[Tensor, "batch group"]]], groups: list[str], row: int
+def _curves(
+    shares: Mapping[int, Mapping[str, Float[Tensor, "batch group"]]],
+    groups: Sequence[str],
+    row: int,
 ) -> dict[str, dict[str, list[float | None]]]:
     """Measure -> group -> share per layer of one row; None where nothing contributes."""
-    found: dict[str, dict[str, list[float | None]]] = {}
-    for layer in sorted(shares):
-        for measure, values in shares[layer].items():
-            for group, value in zip(groups, values[row].tolist(), strict=True):
-                curve = found.setdefault(measure, {}).setdefault(group, [])
-                curve.append(None if math.isnan(value) else value)
+    found = {}
+    for measure in MEASURES if shares else ():
+        curves = torch.stack([shares[layer][measure][row] for layer in sorted(shares)], dim=1)
+        found[measure] = dict(zip(groups, listed(curves.numpy()), strict=True))
     return found
-
-
-def _groups_of(model: HookedMLLM) -> set[str]:
-    return {"text", "special", *model.adapter.placeholders()}
 
 
 def _check(
     model: HookedMLLM, samples: Sequence[Sample], conditions: Sequence[Condition], plan: StatePlan
 ) -> None:
-    names = [one.name for one in conditions]
-    ids = [sample.id for sample in samples]
+    """Raise SampleError for what :class:`ConditionHooks` does not check."""
     problem = None
-    if not names or not ids:
+    if not samples or not conditions:
         problem = "needs at least one sample and one condition"
-    elif len(set(names)) != len(names) or len(set(ids)) != len(ids):
-        problem = "needs conditions of different names, and samples of different ids"
-    elif strange := {one for c in conditions for one in c.ids} - set(ids):
-        problem = f"was given a condition for the sample {sorted(strange)[0]!r}, which is not there"
     elif not plan.layers or not set(plan.layers) <= set(range(EMBEDDED, model.cfg.n_layers)):
         problem = (
             f"was given the layers {list(plan.layers)}; there are {EMBEDDED} (what enters the first "
@@ -239,7 +211,7 @@ def _check(
         )
     elif plan.permutations < 1 or plan.group_tokens < 2:
         problem = "needs at least one permutation, and two tokens of a group for the probing index"
-    elif plan.layers != tuple(sorted(set(plan.layers))):
+    elif list(plan.layers) != sorted(set(plan.layers)):
         problem = f"takes layers in rising order, each once; {list(plan.layers)} were given"
     if problem:
         raise SampleError(f"A study of token states {problem}.")

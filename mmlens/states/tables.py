@@ -5,19 +5,20 @@ All metrics are OUR definitions (methods section 6): MINER shows pictures and de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmlens.adapter import KINDS
 from mmlens.errors import SampleError
 from mmlens.plots.frames import METRIC_COLUMNS, SCATTER_COLUMNS
-from mmlens.states.contributions import contribution_table, mean_interval
+from mmlens.states.contributions import contribution_table, mean_interval, mean_over_samples
 from mmlens.states.geometry import (
     centroid_cosine,
     cosine_distances,
@@ -31,8 +32,6 @@ from mmlens.states.reduction import PROBING, TELOMERE, TELOMERE_ANY, chosen_toke
 from mmlens.states.store import KeptTokens, StateStudy
 from mmlens.tokens.groups import BASE_GROUPS
 
-SEPARATION = ("silhouette", "purity", "centroid_cosine", "probe")
-INDICES = (PROBING, TELOMERE, TELOMERE_ANY)
 #: Ends of the range of a baseline over its permutations.
 RANGE = (0.025, 0.975)
 
@@ -81,31 +80,29 @@ def scatter_table(
     layers: Sequence[int],
     *,
     methods: Sequence[Method] = ("tsne", "pca"),
-    settings: Sequence[str] | None = None,
     max_tokens: int = 1000,
 ) -> pd.DataFrame:
     """Coordinates of the kept tokens, for the triptych (MI-9).
 
-    The same tokens in every panel. PCA has the axes of the untouched condition at each layer, so that
-    its panels can be compared; t-SNE is of each panel alone.
+    The same tokens in every panel: those of the study's first three conditions. PCA has the axes of
+    the untouched condition at each layer, so that its panels can be compared; t-SNE is of each panel
+    alone.
 
     Args:
         study: of :func:`mmlens.states.study.study_states`.
         layers: of the study.
         methods: ``tsne``, ``pca`` or both.
-        settings: the first of them gives PCA its axes; default: the study's first three.
         max_tokens: over all samples; of more, as many of each group.
 
     Returns:
         Columns :data:`mmlens.plots.frames.SCATTER_COLUMNS`.
     """
-    chosen = study.settings[:3] if settings is None else tuple(settings)
     parts = []
     for layer in layers:
-        first = study.kept(chosen[0], layer)
+        first = study.kept(study.settings[0], layer)
         per_group = max(2, max_tokens // max(1, len(first.labels.unique())))
         mean, axes = principal_axes(first.states, 2)
-        for setting in chosen:
+        for setting in study.settings[:3]:
             tokens = study.kept(setting, layer)
             places = chosen_tokens(tokens.labels, per_group, study.plan.seed)
             states = tokens.states[places]
@@ -140,18 +137,17 @@ def _separation(
         dense = tokens.labels[inside].unique(return_inverse=True)[1]
         labels = torch.cat([dense[None], permuted_labels(dense, samples, permutations, seed)])
         distances = cosine_distances(states)
-        measured: dict[str, Callable[[], Float[Tensor, " labelling"]]] = {
-            "silhouette": lambda d=distances, y=labels: silhouette(d, y),
-            "purity": lambda d=distances, y=labels: neighbour_purity(d, y),
-            "centroid_cosine": lambda h=states, y=labels: centroid_cosine(h, y),
-            "probe": lambda h=states, y=labels, s=samples: probe_accuracy(h, y, s, seed=seed),
+        measured = {
+            "silhouette": silhouette(distances, labels),
+            "purity": neighbour_purity(distances, labels),
+            "centroid_cosine": centroid_cosine(states, labels),
+            "probe": probe_accuracy(states, labels, samples, seed=seed),
         }
         name = "+".join(BASE_GROUPS[group] for group in groups)
-        for metric in SEPARATION:
-            values = measured[metric]().double().numpy()
-            sizes = (len(samples.unique()), len(samples))
-            cells = (float(values[0]), np.nan, np.nan, *_range(values[1:]))
-            yield setting, layer, metric, name, *cells, *sizes
+        sizes = (len(samples.unique()), len(samples))
+        for metric, each in measured.items():
+            observed, *permuted = each.tolist()
+            yield setting, layer, metric, name, observed, np.nan, np.nan, *_range(permuted), *sizes
 
 
 def _compared(labels: Int[Tensor, " token"]) -> list[list[int]]:
@@ -173,37 +169,24 @@ def _with_all(tokens: KeptTokens, groups: Sequence[int]) -> Bool[Tensor, " token
 def _indices(study: StateStudy, setting: str) -> Iterator[tuple[object, ...]]:
     """A row per index, group and layer: means over the samples that have such tokens."""
     rows = [row for row in study.rows if row["setting"] == setting]
-    for metric, group in product(INDICES, BASE_GROUPS):
+    for metric, group in product((PROBING, TELOMERE, TELOMERE_ANY), BASE_GROUPS):
         found = [
             row["indices"][metric][group] for row in rows if group in row["indices"].get(metric, {})
         ]
         if not found:
             continue
-        shares = np.array(
+        shares: Float[np.ndarray, "sample layer labelling"] = np.array(
             [np.array(one["hits"]) / one["of"] for one in found]
-        )  # sample layer labelling
-        # -1 hits: the sample has no others to look at.
-        shares = np.where(shares < 0, np.nan, shares)
-        means = [mean_interval(shares[:, :, 0], seed=study.plan.seed)]
+        )
+        shares[shares < 0] = np.nan  # -1 hits: the sample has no others to look at
+        sizes = (len(found), sum(one["of"] for one in found))
+        observed = np.stack(mean_interval(shares[:, :, 0], seed=study.plan.seed), axis=1)
         chance = mean_over_samples(shares[:, :, 1:])
         for i, layer in enumerate(study.plan.layers):
-            value = tuple(float(column[i]) for column in means[0])
-            sizes = (len(found), sum(one["of"] for one in found))
-            yield setting, layer, metric, group, *value, *_range(chance[i]), *sizes
+            yield setting, layer, metric, group, *observed[i].tolist(), *_range(chance[i]), *sizes
 
 
-def mean_over_samples(
-    shares: Float[np.ndarray, "sample layer labelling"],
-) -> Float[np.ndarray, "layer labelling"]:
-    """Mean over samples, NaN left out; NaN where nothing is left."""
-    there = ~np.isnan(shares)
-    with np.errstate(invalid="ignore"):
-        return np.where(there, shares, 0.0).sum(0) / there.sum(0)
-
-
-def _range(values: Float[np.ndarray, " labelling"]) -> tuple[float, float, float]:
-    """Mean and 95% range; NaN if there is none."""
-    if np.isnan(values).any():
-        return np.nan, np.nan, np.nan
+def _range(values: ArrayLike) -> tuple[float, float, float]:
+    """Mean and 95% range over permutations; NaN if one of them is."""
     low, high = np.quantile(values, RANGE)
-    return float(values.mean()), float(low), float(high)
+    return float(np.mean(values)), float(low), float(high)

@@ -211,8 +211,8 @@ def test_bad_plans(demo, samples, settings, tmp_path, change, words):
 def test_bad_settings(demo, samples, settings, tmp_path):
     for wrong, words in (
         ([], "one condition"),
-        ([settings[0], settings[0]], "different names"),
-        ([Condition("none", (), frozenset({"x"}))], "'x', which is not there"),
+        ([settings[0], settings[0]], "same name"),
+        ([Condition("none", (), frozenset({"x"}))], "unknown sample 'x'"),
     ):
         with pytest.raises(SampleError, match=words):
             study_states(demo, samples, wrong, tmp_path, **OPTIONS)
