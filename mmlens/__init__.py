@@ -2,7 +2,8 @@
 
 The packages in the order of data flow; each may import only those above it:
 
-- ``errors``, ``hook_names``: what can go wrong, and TransformerLens's names
+- ``errors``, ``hook_names``, ``_torchvision``: what can go wrong, TransformerLens's names, and
+  operators that a torchvision built for another torch lacks
 - ``storage``: files, written whole, read back, fingerprinted
 - ``data``: samples and their media
 - ``tokens``: what each position of a prompt is

@@ -4,6 +4,9 @@
     names = mmlens.datasets.benchmarks_for(model.adapter.modalities, paper="MINER")
 
 methods 2.5 and 3.6 say what the papers do with each; docs/benchmarks-data.md what to fetch.
+
+``folders`` and ``tables`` read files, ``sources`` chooses between them, ``rows`` and ``prompts`` are
+what all benchmarks share; every other file is a benchmark.
 """
 
 from __future__ import annotations

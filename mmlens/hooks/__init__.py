@@ -17,6 +17,9 @@ the language module ``batch.groups.mask("image")`` and its like; new tokens are 
 changed only with ``new_tokens=True``. With beams a row's mask holds for all its beams.
 
 **Which rows.** All of the batch; :func:`on_rows` gives each of several interventions its own.
+
+``editing``: what all changes share. ``scaling``, ``values``, ``resampling``: the three ways. ``rows``:
+interventions side by side. ``counting``: activations above zero.
 """
 
 from mmlens.hooks.counting import Counter, count, positive_counts

@@ -2,7 +2,7 @@
 
 ``text``, ``contains``, ``options``, ``vqa``, ``edit_distance`` (short answers); ``caption_bleu`` and
 ``caption_cider`` (captions, by their ``words``); ``speech``; ``lingo_judge`` (a model judges).
-``scoring``: all of them by name, for samples.
+``libraries`` imports what they need; ``scoring`` has all of them by name, for samples.
 """
 
 from mmlens.metrics.scoring import check_scorable, scorer
