@@ -109,12 +109,12 @@ def _tile_boxes(processor: Any, size: tuple[int, int]) -> list[tuple[int, Box]]:
     if not setting("crop_to_patches") or setting("max_patches") <= 1:
         return [(0, WHOLE)]
     side = setting("size")
-    columns, rows = get_optimal_tiled_canvas(
-        size,
+    tile, least, most = (
         (side["height"], side["width"]),
         setting("min_patches"),
         setting("max_patches"),
     )
+    columns, rows = get_optimal_tiled_canvas(size, tile, least, most)
     cut = list(enumerate(tiles(rows, columns), start=1))
     if len(cut) == 1:
         return [(0, WHOLE)]

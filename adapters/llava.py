@@ -65,9 +65,8 @@ class LlavaAdapter(SquareAdapter):
         if not sizes.images:
             return 0
         images = processor.image_processor
-        square = (
-            getattr(images, "crop_size", None) if images.do_center_crop else None
-        ) or images.size
+        crop = getattr(images, "crop_size", None) if images.do_center_crop else None
+        square = crop or images.size
         if not (square["height"] and square["width"]):
             return None
         patch = processor.patch_size

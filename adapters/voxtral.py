@@ -51,11 +51,10 @@ class VoxtralAdapter(FamilyAdapter):
 
     def feature_counts(self, inputs: Mapping[str, Any]) -> dict[str, Int[Tensor, " medium"]]:
         """The same number for every chunk: silence at its end counts too."""
-        if (
-            inputs.get("inputs_embeds") is not None
-        ):  # encoded: the chunks are counted by their places
-            places = int((inputs["input_ids"] == self.placeholders()["audio"]).sum())
-            chunks = places // self._chunk_tokens
+        if inputs.get("inputs_embeds") is not None:
+            # Sounds are encoded already: their chunks are counted by their placeholders.
+            placeholders = int((inputs["input_ids"] == self.placeholders()["audio"]).sum())
+            chunks = placeholders // self._chunk_tokens
         else:
             features = inputs.get("input_features")
             chunks = 0 if features is None else len(features)

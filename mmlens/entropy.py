@@ -80,9 +80,8 @@ def selectivity(
     if domains < 2:
         raise StatisticsError(f"Selectivity compares domains: two at least, {domains} was given.")
     active = (probabilities > 0).any(-1)
-    return torch.where(active, 1 - activation_entropy(probabilities) / log(domains), 0.0).clamp(
-        0, 1
-    )
+    share = 1 - activation_entropy(probabilities) / log(domains)
+    return torch.where(active, share, 0.0).clamp(0, 1)
 
 
 @dataclass(frozen=True)

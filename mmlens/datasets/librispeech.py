@@ -47,16 +47,14 @@ def rows(source: Any, split: str) -> Rows:
             return _official(files)
     configuration = "clean" if "clean" in split else "other"
     for place in (folder, folder / "all", folder / configuration):
-        if place.is_dir():
-            table = find_table(place, split, _ALIASES[split])
-            if table is not None:
-                return _from_table(table)
+        if (table := find_table(place, split, _ALIASES[split])) is not None:
+            return _from_table(table)
     missing = f"LibriSpeech/{split}/<speaker>/<chapter>/*.trans.txt"
     raise nothing_found(folder, missing, f"LibriSpeech, {split}")
 
 
 def _official(files: list[Path]) -> Rows:
-    said: list[tuple[str, str, Path]] = []
+    spoken: list[tuple[str, str, Path]] = []
     for file in files:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             name, _, text = line.strip().partition(" ")
@@ -65,12 +63,12 @@ def _official(files: list[Path]) -> Rows:
                     f"Line {number} of {file} is {line!r}; give an utterance's name and what is said."
                 )
             if name:
-                said.append((name, text.strip(), file.parent))
-    said.sort(key=lambda one: one[0])
-    ids = unique_ids([name for name, _, _ in said], files[0].parent.parent.parent)
+                spoken.append((name, text.strip(), file.parent))
+    spoken.sort(key=lambda one: one[0])
+    ids = unique_ids([name for name, _, _ in spoken], files[0].parent.parent.parent)
 
     def build(i: int) -> Row:
-        name, text, chapter = said[i]
+        name, text, chapter = spoken[i]
         sound = medium_file(chapter, [f"{name}.flac", f"{name}.wav"])
         return _row(name, text, sound, chapter.parent.name, chapter.name)
 

@@ -139,7 +139,7 @@ def _subjects(source: Any, split: str, beside: str | None = None) -> _Subjects:
             return {file.stem.removesuffix(f"_{split}"): _from_csv(file) for file in files}
     for place in (folder, folder / "all"):
         if beside is None or not (place / "state.json").is_file():
-            found = _from_table(str(place), split) if place.is_dir() else {}
+            found = _from_table(str(place), split)
             if found:
                 return found
     missing = f"data/{split}/*_{split}.csv or {split}-*.parquet"

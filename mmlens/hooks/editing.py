@@ -63,9 +63,8 @@ def fitted(value: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
     if given == shape:
         return value
     if len(given) == len(shape) > 1 and given[1:] == shape[1:] and shape[0] % max(given[0], 1) == 0:
-        return value.repeat_interleave(
-            shape[0] // given[0], 0
-        )  # as generate repeats rows for beams
+        beams = shape[0] // given[0]  # generate repeats each row
+        return value.repeat_interleave(beams, 0)
     raise HookError(
         f"{what} of shape {list(given)} do not fit a run of {list(shape)} positions: give them for the "
         "very batch that is run, with its padding (outside the language model: for the tower's own rows)."

@@ -121,6 +121,5 @@ class Accumulator:
 
     def statistics(self) -> ModuleStatistics:
         """What has been counted, on the CPU."""
-        return ModuleStatistics(
-            **{name: v.to("cpu", copy=True) for name, v in self._values.items()}
-        )
+        values = {name: value.to("cpu", copy=True) for name, value in self._values.items()}
+        return ModuleStatistics(**values)
