@@ -105,10 +105,9 @@ class Bench:
         self.model = built.first
         self.mode: AttentionMode = mode
         samples = built.samples(Size(1, tokens))
-        self.batch = self.model.prepare(samples)
-        assert self.batch.shape == (1, tokens)
         # The picture is encoded once: what is measured is the decoder.
-        self.batch = self.model.encode_media(self.batch)
+        self.batch = self.model.encode_media(self.model.prepare(samples))
+        assert self.batch.shape == (1, tokens)
         batching = Batching(token_budget=tokens, max_batch=1, max_failures=0.0)
         plan = make_plan(self.model, samples, ("language",), SETS, "domain", batching=batching)
         self.stream = ImportanceStream(self.model, plan, ChosenScores(SCORES, mode), batching)
@@ -145,7 +144,7 @@ class Bench:
             # What Hugging Face hands to the layers for a prompt without padding.
             listener._masks.update(dict.fromkeys(range(self.model.cfg.n_layers)))
             self.stream._before(self.batch)
-            hooks = {name: hook for name, hook in self.stream._hooks()}
+            hooks = dict(self.stream._hooks())
         else:
             hooks = dict(self._hooks(way))
         for name, tensor in kept.items():
@@ -204,17 +203,16 @@ class Bench:
 def timed(bench: Bench, repeats: int) -> tuple[list[float], dict[Way, list[float]]]:
     """Seconds of the forward, and of every way's work beyond it, a round at a time."""
     kept = bench.kept()
-    ways: list[Way] = [way for way in WAYS if way != "forward"]
     forward: list[float] = []
-    beyond: dict[Way, list[float]] = {way: [] for way in ways}
+    beyond: dict[Way, list[float]] = {way: [] for way in WAYS if way != "forward"}
     for _ in range(repeats + 1):  # the first round warms up
         started = time.perf_counter()
         bench.run("forward")
         forward.append(time.perf_counter() - started)
-        for way in ways:
+        for way, times in beyond.items():
             started = time.perf_counter()
             bench.replay(way, kept)
-            beyond[way].append(time.perf_counter() - started)
+            times.append(time.perf_counter() - started)
     return forward[1:], {way: times[1:] for way, times in beyond.items()}
 
 
@@ -270,8 +268,7 @@ def main(options: Options) -> None:
     print("\nextra MB against tokens (attention_mode='causal')")
     print(f"{'':16s}" + "".join(f"{tokens:>9d}" for tokens in options.growth))
     for way in WAYS:
-        mode: AttentionMode = "causal"
-        taken = [alone(options, mode, tokens, way) for tokens in options.growth]
+        taken = [alone(options, "causal", tokens, way) for tokens in options.growth]
         print(f"{way:16s}" + "".join(f"{mb:9.0f}" for mb in taken), flush=True)
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import tyro
@@ -55,14 +56,14 @@ def kept(model: mmlens.HookedMLLM, batch: mmlens.Batch) -> tuple[Tensor, Tensor]
     return -(log_p.exp() * log_p).sum(-1), logits.topk(10, dim=-1).indices
 
 
-def ways(options: Options) -> dict[str, Callable[[], object]]:
+def ways(options: Options) -> dict[str, Callable[[], Any]]:
     """Name -> what runs once."""
     torch.set_num_threads(options.threads)
     built = build("llava-next", options.model, ["hooked_transformer"], "cpu", "float32")
     model, inputs = built.first, built.first.prepare(built.samples(Size.parse(options.size)))
 
     @torch.no_grad()
-    def forward(keep: int) -> object:
+    def forward(keep: int) -> Any:
         return model.hf(**inputs.inputs, use_cache=False, logits_to_keep=keep)
 
     return {
@@ -91,11 +92,7 @@ def difference(lens: LensResult, entropy: Tensor, top: Tensor) -> tuple[float, f
 def main(options: Options) -> None:
     """Print the table."""
     made = ways(options)
-    found = made["lens"]()
-    assert isinstance(found, LensResult)
-    entropy, top = made["kept"]()  # type: ignore[misc]
-    apart, same = difference(found, entropy, top)
-    del entropy, top
+    apart, same = difference(made["lens"](), *made["kept"]())
     print(
         f"lens against kept: entropy differs by at most {apart:.1e} nats, {same:.2%} of top ten the same"
     )

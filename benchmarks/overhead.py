@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import transformers
@@ -130,7 +130,8 @@ def main(options: Options) -> list[Row]:
     for family in options.family:
         held = _resident(options, family)
         built = build(family, options.size, options.backbone, options.device, options.dtype)
-        about[family] = f"{built.size}; {_parameters(built):.2g} parameters"
+        parameters = float(sum(one.numel() for one in built.first.hf.parameters()))
+        about[family] = f"{built.size}; {parameters:.2g} parameters"
         print(f"\n{family}: {about[family]}\n{_header(options.memory)}")
         for size in options.prompts:
             try:
@@ -153,21 +154,11 @@ def _resident(options: Options, family: FamilyName) -> dict[tuple[Variant, Size]
     """Memory of every variant and size in processes of their own; empty where that is not asked."""
     if not options.memory or options.device == "cuda":
         return {}
-    keys = [
-        (variant, size)
-        for size in options.prompts
-        for variant in chosen(options.names, options.backbone)
-    ]
+    variants = chosen(options.names, options.backbone)
+    keys = [(variant, size) for size in options.prompts for variant in variants]
+    model = (family, options.size, options.dtype, options.threads)
     jobs = [
-        Job(
-            family,
-            options.size,
-            options.dtype,
-            options.threads,
-            variant,
-            size,
-            variant.backbone or options.backbone[0],
-        )
+        Job(*model, variant, size, hooked=variant.backbone or options.backbone[0])
         for variant, size in keys
     ]
     return dict(zip(keys, measured(jobs), strict=True))
@@ -270,19 +261,18 @@ def _ratio(value: float, base: float) -> str:
     return f"{value / base:6.2f}" if base > 0 else f"{'-':>6}"
 
 
-def _parameters(built: Built) -> float:
-    return float(sum(parameter.numel() for parameter in built.first.hf.parameters()))
-
-
 def _write(path: Path, about: Mapping[str, str], rows: Sequence[Row]) -> None:
-    content = {"environment": about, "rows": [_plain(row) for row in rows]}
+    plain = [
+        {
+            **asdict(row),
+            "median_seconds": median(row.seconds),
+            "ratio": median(row.ratios),
+            "tokens_per_second": row.rate,
+        }
+        for row in rows
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    ratios = {"ratio": median(row.ratios), "tokens_per_second": row.rate}
-    return asdict(row) | {"median_seconds": median(row.seconds)} | ratios
+    path.write_text(json.dumps({"environment": about, "rows": plain}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

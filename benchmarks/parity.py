@@ -94,6 +94,7 @@ def measure(tiny: TinyFamily, variant: str, backbone: Any, seed: int = 0) -> Par
     batches = [model.prepare(samples, padding_side=side) for side in ("left", "right")]
     left = batches[0]
     hooks, flips, activations = compare_hooks(model, left)
+    different = [name for name, how in DECODING.items() if not same_tokens(model, left, how)]
     return Parity(
         family=tiny.name,
         variant=variant,
@@ -104,8 +105,7 @@ def measure(tiny: TinyFamily, variant: str, backbone: Any, seed: int = 0) -> Par
         flips=flips,
         activations=activations,
         zeroed=compare_zeroed(model, left, seed),
-        tokens=" ".join(n for n, how in DECODING.items() if not same_tokens(model, left, how))
-        or "-",
+        tokens=" ".join(different) or "-",
         bf16=compare_bf16(tiny, variant, backbone, seed),
     )
 
@@ -240,9 +240,8 @@ def same_tokens(model: mmlens.HookedMLLM, batch: Batch, how: Mapping[str, Any]) 
 def compare_bf16(tiny: TinyFamily, variant: str, backbone: Any, seed: int) -> float:
     """Mean error of bfloat16 logits against float32, divided by that of Hugging Face in bfloat16."""
     hf: Any = tiny.variants[variant](seed)
-    batch = mmlens.splice(hf, tiny.processor(), backbone=backbone, check=False).prepare(
-        tiny.samples()
-    )
+    exact = mmlens.splice(hf, tiny.processor(), backbone=backbone, check=False)
+    batch = exact.prepare(tiny.samples())
     real = batch.groups.attention
     truth = plain(hf, batch)[real]
     model = mmlens.splice(hf.to(torch.bfloat16), None, backbone=backbone, check=False)
@@ -252,12 +251,9 @@ def compare_bf16(tiny: TinyFamily, variant: str, backbone: Any, seed: int) -> fl
 
 
 def as_bf16(value: Any) -> Any:
-    """Floating-point tensors in bfloat16."""
-    return (
-        value.to(torch.bfloat16)
-        if isinstance(value, Tensor) and value.is_floating_point()
-        else value
-    )
+    """Floating-point tensors in bfloat16; ids, masks and what is no tensor stay."""
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(torch.bfloat16) if floating else value
 
 
 def table(rows: Sequence[Parity]) -> str:
@@ -266,10 +262,9 @@ def table(rows: Sequence[Parity]) -> str:
     for name in ("logits", "alone", "hooks", "zeroed"):
         frame[name] = frame[name].map(lambda value: "0" if value == 0 else f"{value:.1e}")
     frame["bf16"] = frame["bf16"].map("{:.2f}".format)
-    head = "| " + " | ".join(frame.columns) + " |"
-    rule = "|" + " --- |" * len(frame.columns)
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in frame.itertuples(index=False)]
-    return "\n".join([head, rule, *lines])
+    rule = ["---"] * len(frame.columns)
+    lines = [frame.columns, rule, *frame.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def summary(rows: Sequence[Parity]) -> str:

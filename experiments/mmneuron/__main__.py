@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from torch import Tensor
 
 import mmlens
@@ -100,19 +101,34 @@ def run_stages(config: Config, run: Run) -> None:
         intervention=intervention(config),
         answering={"metric_name": data.metrics(config), **generation(config)},
     )
+    evaluate_and_report(config, study, selections, neurons, parts)
+
+
+def evaluate_and_report(
+    config: Config,
+    study: analyses.DomainStudy,
+    selections: Mapping[float, Mapping[str, Selection]],
+    neurons: pd.DataFrame,
+    parts: Sequence[Sequence[mmlens.NeuronStatistics]],
+) -> None:
+    """Ask every mask its questions, analyse what else was asked for, and write the report."""
     masks = [
         mask
         for fraction in sorted(config.evaluate_fractions)
         for mask in domain_masks(
-            selections[fraction], probabilities, domains, config.seeds, study.intervention
+            selections[fraction],
+            study.probabilities,
+            study.domains,
+            config.seeds,
+            study.intervention,
         )
     ]
     answers = asked(study, masks, full=config.full)
     sections = further_sections(config, study, masks, parts)
-    with run.stage("report"):
+    with study.run.stage("report"):
         report.write_tables(study, masks, answers.frame, full=config.full)
-        skipped = {**statistics.skipped, **answers.skipped}
-        samples = output.samples_used(config, chosen, questions.samples, domains, skipped)
+        skipped = {**study.statistics.skipped, **answers.skipped}
+        samples = output.samples_used(config, study.train, study.asked, study.domains, skipped)
         report.write(config, study, neurons, samples, sections)
 
 
