@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from itertools import zip_longest
 from operator import or_
 from os import PathLike
 from pathlib import Path
@@ -262,7 +261,8 @@ def from_index_lists(
             "a list per layer, of neuron indices."
         )
     sets = {}
-    for name, layers in zip_longest(names, lists, fillvalue=[()] * shape[0]):
+    padded = [*lists, *([[()] * shape[0]] * (len(names) - len(lists)))]
+    for name, layers in zip(names, padded, strict=True):
         if not isinstance(layers, list | tuple) or len(layers) != shape[0]:
             given = len(layers) if isinstance(layers, list | tuple) else type(layers).__name__
             raise StatisticsError(

@@ -98,8 +98,9 @@ def _entries(
         top = top_places(values.transpose(0, 1).flatten(1), share)
         parts = (top // width, layer, top % width)
     else:  # uniform
-        parts = (modality[..., None], layer, top_places(values, share))
-    return torch.stack(torch.broadcast_tensors(*parts), -1).reshape(-1, 3)
+        top = top_places(values, share)
+        parts = (modality[..., None], layer, top)
+    return torch.stack([part.expand(top.shape) for part in parts], -1).reshape(-1, 3)
 
 
 def smallest_ratio(modalities: int, layers: int, width: int, strategy: str) -> float:

@@ -143,8 +143,9 @@ def cells(rows: int, columns: int, box: Box = WHOLE) -> Float[Tensor, "cell 4"]:
     left, top, right, bottom = box
     x = left + (right - left) * torch.arange(columns + 1, dtype=torch.float64) / columns
     y = top + (bottom - top) * torch.arange(rows + 1, dtype=torch.float64) / rows
-    edges = torch.broadcast_tensors(x[None, :-1], y[:-1, None], x[None, 1:], y[1:, None])
-    return torch.stack(edges, -1).reshape(-1, 4).float()
+    shape = (rows, columns)
+    edges = [x[None, :-1], y[:-1, None], x[None, 1:], y[1:, None]]
+    return torch.stack([edge.expand(shape) for edge in edges], -1).reshape(-1, 4).float()
 
 
 def tiles(rows: int, columns: int, box: Box = WHOLE) -> list[Box]:
