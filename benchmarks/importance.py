@@ -139,10 +139,11 @@ class Bench:
     def replay(self, way: Way, kept: Mapping[str, Tensor]) -> None:
         """A way's work without the forward."""
         if way == "importance":
-            listener = self.stream._listener
-            assert listener is not None
-            # What Hugging Face hands to the layers for a prompt without padding.
-            listener._masks.update(dict.fromkeys(range(self.model.cfg.n_layers)))
+            reader = self.stream._reader
+            assert reader is not None
+            # What Hugging Face hands to the layers for a prompt without padding: no mask.
+            for layer in range(self.model.cfg.n_layers):
+                reader._masks[layer], reader._seen[layer] = None, {}
             self.stream._before(self.batch)
             hooks = dict(self.stream._hooks())
         else:
