@@ -2,7 +2,7 @@
 
 Every function is pure: frames or arrays in, a ``plotly.graph_objects.Figure`` out. Nothing here
 needs a model. A domain keeps one colour, marker and dash in every figure, by its place in the order
-of domains: pass the same ``domains`` to all. Nothing is told by colour alone. Accuracies come in as
+of domains: pass the same ``domains`` to all. Colour alone carries no meaning. Accuracies come in as
 shares (0..1) and are drawn in per cent, differences between them in percentage points.
 
 ``frames`` names the columns of all tables, ``numbers`` writes numbers, ``style`` is the look.

@@ -39,25 +39,20 @@ def accuracy_summary(accuracy: pd.DataFrame, fraction: float = 0.01) -> pd.DataF
             groups.setdefault((row["evaluated"], row["kind"]), []).append(row)
         elif row["mask"] == "all" and row["kind"] == "mask":
             groups.setdefault((row["evaluated"], "all"), []).append(row)
-    table = []
-    for domain in dict.fromkeys(row["evaluated"] for row in rows):
-        for condition in (*CONDITIONS, "all"):
-            if not (found := groups.get((domain, condition))):
-                continue
-            # One value per seed: an unmasked run may be repeated in the frame for every fraction.
-            by_seed = {row["seed"]: float(row["accuracy"]) for row in found}
-            values = np.array(list(by_seed.values()))
-            table.append(
-                {
-                    "evaluated": domain,
-                    "condition": condition,
-                    "n": int(found[0]["n"]),
-                    "n_seeds": len(values),
-                    "mean": float(values.mean()),
-                    "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-                }
-            )
-    return pd.DataFrame(table)
+    return pd.DataFrame(
+        {"evaluated": domain, "condition": condition} | _over_seeds(groups[domain, condition])
+        for domain in dict.fromkeys(row["evaluated"] for row in rows)
+        for condition in (*CONDITIONS, "all")
+        if (domain, condition) in groups
+    )
+
+
+def _over_seeds(rows: Sequence[Row]) -> Row:
+    """Questions, seeds, mean and standard deviation over seeds (0 with one seed)."""
+    # One value per seed: an unmasked run may be repeated in the frame for every fraction.
+    values = np.array(list({row["seed"]: float(row["accuracy"]) for row in rows}.values()))
+    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {"n": int(rows[0]["n"]), "n_seeds": len(values), "mean": float(values.mean()), "sd": sd}
 
 
 def accuracy_bars(

@@ -12,12 +12,14 @@ from plotly.subplots import make_subplots
 
 from mmlens.plots.frames import CONVERGENCE_COLUMNS, Row, checked_rows, ordered
 from mmlens.plots.numbers import span
-from mmlens.plots.style import GREY, DomainStyle, finish, styles_of, wrapped
+from mmlens.plots.style import finish, styles_of, wrapped
+from mmlens.plots.traces import CHANCE_LINE, curve
 
 _TITLES = {
     "full": "with all samples<br>(these included)",
     "halves": "between two<br>disjoint halves",
 }
+_HOVER = "%{x:,} samples: %{y:.3f}"
 
 
 def convergence_curves(
@@ -52,14 +54,28 @@ def convergence_curves(
         here = [row for row in rows if row["comparison"] == kind]
         for group in order:
             own = [row for row in here if row["group"] == group]
+            look = styles[group]
+            line = {"color": look.colour, "dash": look.dash, "width": 2}
+            marker = {"color": look.colour, "symbol": look.symbol, "size": 9}
+            name = "all together" if group == "all" else wrapped(group, 28, 1)
             for i, measure in enumerate(("jaccard", "correlation"), start=1):
-                _curve(figure, own, measure, group, styles[group], (i, j))
+                x, y = _means(own, measure)
+                # A group without rows keeps its place in the legend.
+                curve(figure, x or [None], y or [None], name, group, _HOVER, line, (i, j), marker)
         if all("chance" in row for row in here):
-            _chance(figure, here, j)
+            x, y = _means(here, "chance")
+            name = "by chance (mean of the sets)"
+            curve(figure, x, y, name, "chance", _HOVER, CHANCE_LINE, (1, j))
     _axes(figure, rows)
     numbers = [row["n_samples"] for row in rows]
-    finish(figure, "How many samples the importance needs", f"{span(numbers)} samples", height=700)
-    return figure.update_layout(legend={"y": 1 + 48 / 420}, margin={"t": 220, "b": 60})
+    return finish(
+        figure,
+        "How many samples the importance needs",
+        f"{span(numbers)} samples",
+        height=700,
+        legend={"y": 1 + 48 / 420},
+        margin={"t": 220, "b": 60},
+    )
 
 
 def _axes(figure: go.Figure, rows: Sequence[Row]) -> None:
@@ -74,55 +90,12 @@ def _axes(figure: go.Figure, rows: Sequence[Row]) -> None:
     figure.update_yaxes(title_text="correlation<br>of importance", row=2, col=1)
 
 
-def _curve(
-    figure: go.Figure,
-    rows: Sequence[Row],
-    measure: str,
-    group: str,
-    look: DomainStyle,
-    at: tuple[int, int],
-) -> None:
-    """One group's measure against samples; a group without rows keeps its place in the legend."""
-    x, y = _means(rows, measure)
-    figure.add_scatter(
-        x=x or [None],
-        y=y or [None],
-        mode="lines+markers",
-        name="all together" if group == "all" else wrapped(group, 28, 1),
-        legendgroup=group,
-        showlegend=at == (1, 1),
-        line={"color": look.colour, "dash": look.dash, "width": 2},
-        marker={"color": look.colour, "symbol": look.symbol, "size": 9},
-        hovertemplate="%{x:,} samples: %{y:.3f}",
-        row=at[0],
-        col=at[1],
-    )
-
-
-def _chance(figure: go.Figure, rows: Sequence[Row], column: int) -> None:
-    """What random sets would share, mean over the groups."""
-    x, y = _means(rows, "chance")
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        name="by chance (mean of the sets)",
-        legendgroup="chance",
-        showlegend=column == 1,
-        line={"color": GREY, "dash": "dot", "width": 2},
-        hovertemplate="%{x:,} samples: %{y:.3f}",
-        row=1,
-        col=column,
-    )
-
-
 def _means(rows: Sequence[Row], column: str) -> tuple[list[int], list[float | None]]:
     """Numbers of samples in order, and the mean of a column at each; None where none is a number."""
     by_number: dict[int, list[float]] = {}
     for row in rows:
-        by_number.setdefault(int(row["n_samples"]), []).append(float(row[column]))
-    found: list[float | None] = []
-    for number in sorted(by_number):
-        known = [value for value in by_number[number] if math.isfinite(value)]
-        found.append(float(np.mean(known)) if known else None)
-    return sorted(by_number), found
+        known = by_number.setdefault(int(row["n_samples"]), [])
+        if math.isfinite(row[column]):
+            known.append(float(row[column]))
+    numbers = sorted(by_number)
+    return numbers, [float(np.mean(by_number[n])) if by_number[n] else None for n in numbers]

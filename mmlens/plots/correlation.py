@@ -67,7 +67,7 @@ def _correlation_map(
 ) -> None:
     """One group's correlations as a map; nothing on the diagonal, a dash where there is none."""
     drawn = [
-        [_correlation(cells, group, (i, a), (j, b)) for j, b in enumerate(names)]
+        [_correlation(cells.get((group, a, b)), above=j > i) for j, b in enumerate(names)]
         for i, a in enumerate(names)
     ]
     figure.add_heatmap(
@@ -94,13 +94,9 @@ def _correlation_map(
     _dashes(figure, drawn, at)
 
 
-def _correlation(
-    cells: Mapping[tuple[str, str, str], Row], group: str, a: tuple[int, str], b: tuple[int, str]
-) -> float:
-    """Spearman above the diagonal, Pearson below, 1 on it; NaN where there is none."""
-    (i, first), (j, second) = a, b
-    row = cells.get((group, first, second))
-    return math.nan if row is None else float(row["spearman" if j > i else "pearson"])
+def _correlation(row: Row | None, above: bool) -> float:
+    """Spearman above the diagonal, Pearson below and on it; NaN where there is none."""
+    return math.nan if row is None else float(row["spearman" if above else "pearson"])
 
 
 def _digits(value: float) -> str:

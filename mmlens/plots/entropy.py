@@ -148,6 +148,7 @@ def _entropy_lines(figure: go.Figure, summary: SelectionSummary, top: float) -> 
         marks.append((summary.cut, f"entropy cut {summary.cut:.3f}<br>{selected}", "dash", 2, 1.0))
     for x, text, dash, column, height in marks:
         axis = "" if column == 1 else "2"
+        side, shift = ("right", -6) if x > 0.4 * top else ("left", 6)
         figure.add_shape(
             x0=x,
             x1=x,
@@ -165,9 +166,9 @@ def _entropy_lines(figure: go.Figure, summary: SelectionSummary, top: float) -> 
             yanchor="top",
             text=text,
             showarrow=False,
-            xanchor="right" if x > 0.4 * top else "left",
-            align="right" if x > 0.4 * top else "left",
-            xshift=-6 if x > 0.4 * top else 6,
+            xanchor=side,
+            align=side,
+            xshift=shift,
             bgcolor="rgba(255,255,255,0.85)",
             font={"size": 13},
         )

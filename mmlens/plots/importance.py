@@ -15,7 +15,7 @@ from torch import Tensor
 from mmlens.plots.frames import Row
 from mmlens.plots.style import INK, PALE, SEQUENTIAL, finish, label, wrapped
 
-#: Columns of cells that one row of maps may have in all: more cannot be told apart.
+#: Columns of cells that one row of maps may have in all: more could not be distinguished.
 MOST_COLUMNS = 600
 
 
@@ -71,15 +71,15 @@ def importance_maps(
     _map_axes(figure, layers, "rank" if sort_by else "neuron", len(scores))
     seen = "every neuron shown" if size == 1 else f"a cell is the largest of up to {size} neurons"
     bad = int((~np.isfinite(values)).sum())
-    finish(
+    return finish(
         figure,
         "Importance of the neurons, by score and token group",
         f"{layers} layers of {width:,}; {seen}"
         + (f"; sorted by {label(sort_by[0])} of {label(sort_by[1])}" if sort_by else "")
         + (f"; {bad:,} values are not finite" if bad else ""),
         height=150 + 150 * max(len(scores), 2),
+        margin={"t": 125, "r": 75},
     )
-    return figure.update_layout(margin={"t": 125, "r": 75})
 
 
 def _map(
@@ -182,20 +182,15 @@ def _scales(
     figure: go.Figure, binned: npt.NDArray[np.float64], scores: Sequence[str]
 ) -> dict[str, Row]:
     """A colour scale per score, its bar beside its row of maps."""
-    found = {}
+    scales = {}
     for i in range(len(scores)):
         low, high = next(figure.select_yaxes(row=i + 1, col=1)).domain
         known = binned[i][np.isfinite(binned[i])]
-        found[f"coloraxis{i + 1}"] = {
+        bar = {"thickness": 12, "len": high - low, "y": (low + high) / 2, "nticks": 4, "x": 1.01}
+        scales[f"coloraxis{i + 1}"] = {
             "colorscale": SEQUENTIAL,
             "cmin": min(0.0, float(known.min())) if known.size else 0.0,
             "cmax": (float(known.max()) if known.size else 0.0) or 1.0,
-            "colorbar": {
-                "thickness": 12,
-                "len": high - low,
-                "y": (low + high) / 2,
-                "nticks": 4,
-                "x": 1.01,
-            },
+            "colorbar": bar,
         }
-    return found
+    return scales

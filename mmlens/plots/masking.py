@@ -8,13 +8,14 @@ frame, several values of such a column, a control that is not there, or a name t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from mmlens.plots.cost_rows import cost_figure
-from mmlens.plots.frames import TREATMENTS, ordered
+from mmlens.plots.frames import TREATMENTS, Row, in_order, ordered
 from mmlens.plots.masking_frames import (
     TREATMENT_NAMES,
     against,
@@ -44,12 +45,9 @@ def masking_effects(
     """
     rows = against(masking_rows(masking, ("modality", "evaluated")), control)
     order, asked = ordered(rows, "modality", modalities), ordered(rows, "evaluated", evaluated)
-    by_key = {(row["modality"], row["evaluated"]): row for row in rows}
     drawn = [
         row | {"owner": modality_name(m), "inner": "all data sets" if e == "all" else e, "mask": m}
-        for m in order
-        for e in asked
-        if (row := by_key.get((m, e)))
+        for m, e, row in _crossed(rows, ("modality", order), ("evaluated", asked))
     ]
     title = "What masking a modality's neurons costs, by data set"
     subtitle = described(rows, control, ["modality"])
@@ -70,14 +68,10 @@ def treatments_figure(
     """
     rows = against(masking_rows(masking, ("modality", "treatment")), control)
     order = ordered(rows, "modality", modalities)
-    by_key = {(row["modality"], row["treatment"]): row for row in rows}
-    treatments = dict.fromkeys(TREATMENTS)
-    treatments |= dict.fromkeys(row["treatment"] for row in rows)
+    treatments = dict.fromkeys((*TREATMENTS, *in_order(rows, "treatment")))
     drawn = [
         row | {"owner": modality_name(m), "inner": TREATMENT_NAMES.get(done, done), "mask": m}
-        for m in order
-        for done in treatments
-        if (row := by_key.get((m, done)))
+        for m, done, row in _crossed(rows, ("modality", order), ("treatment", treatments))
     ]
     title = "What each treatment of a modality's neurons costs"
     subtitle = described(rows, control, ["modality", "treatment"])
@@ -96,12 +90,9 @@ def split_types_figure(
     and errors as :func:`masking_effects`; columns: :data:`mmlens.plots.SPLIT_COLUMNS`, the masking
     table's and ``split``.
     """
-    every = masking_rows(masking, ("modality", "split"), ("split",))
-    splits = dict.fromkeys(one for one in SPLITS if any(r["split"] == one for r in every))
-    splits |= dict.fromkeys(str(row["split"]) for row in every)
-    rows = against(every, control, ("split",))
+    rows = against(masking_rows(masking, ("modality", "split"), ("split",)), control, ("split",))
     order = ordered(rows, "modality", modalities)
-    by_key = {(row["split"], row["modality"]): row for row in rows}
+    splits = dict.fromkeys((*SPLITS, *in_order(rows, "split")))
     drawn = [
         row
         | {
@@ -109,10 +100,16 @@ def split_types_figure(
             "inner": f"{modality_name(m)} ({int(row['n_neurons']):,})",
             "mask": m,
         }
-        for split in splits
-        for m in order
-        if (row := by_key.get((split, m)))
+        for split, m, row in _crossed(rows, ("split", splits), ("modality", order))
     ]
     title = "Ways of splitting the prompt: what masking costs"
     subtitle = described(rows, control, ["modality"], "neurons in brackets; ")
     return cost_figure(drawn, modalities or order, control, title, subtitle)
+
+
+def _crossed(
+    rows: Sequence[Row], outer: tuple[str, Iterable[str]], inner: tuple[str, Iterable[str]]
+) -> list[tuple[str, str, Row]]:
+    """The row of every pair of values of two columns that has one, the first column outermost."""
+    by_pair = {(row[outer[0]], row[inner[0]]): row for row in rows}
+    return [(a, b, by_pair[a, b]) for a, b in product(outer[1], inner[1]) if (a, b) in by_pair]

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import NEURON_COLUMNS, Row, checked_rows
+from mmlens.plots.frames import NEURON_COLUMNS, Row, checked_rows, in_order
 from mmlens.plots.numbers import percent
 from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label, upright_titles
 
@@ -46,7 +46,7 @@ def _labelled(
             raise ValueError(
                 f"A neuron has the labels {row['domains']!r}: it needs one or more of {order}."
             )
-    return chosen, order, list(dict.fromkeys(str(row["module"]) for row in chosen))
+    return chosen, order, in_order(chosen, "module")
 
 
 def _panels(modules: Sequence[str], **options: Any) -> go.Figure:
@@ -81,13 +81,8 @@ def neurons_per_domain(
         figure.update_xaxes(title_text="neurons", range=[0, room], row=1, col=column)
     for kind, name in (("exclusive", "exclusive: one label"), ("shared", "shared: several labels")):
         # Bars vary in colour by domain: the legend shows the patterns alone, in grey.
-        figure.add_bar(
-            x=[None],
-            y=[None],
-            name=name,
-            orientation="h",
-            marker={"color": GREY, "pattern": _PATTERNS[kind]},
-        )
+        marker = {"color": GREY, "pattern": _PATTERNS[kind]}
+        figure.add_bar(x=[None], y=[None], name=name, orientation="h", marker=marker)
     figure.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed")
     # Above the modules' names where there are any.
     above = {"traceorder": "normal", "y": 1.02 if len(modules) == 1 else 1.08}
@@ -182,13 +177,13 @@ def layer_distribution(
         figure.update_xaxes(title_text="layer", row=len(order), col=column)
     figure.update_yaxes(range=[0, 1.5 * tallest], nticks=3, tickformat="d", showticklabels=True)
     figure.update_layout(showlegend=False, bargap=0.25)
-    finish(
+    return finish(
         figure,
         "Where the domain neurons lie",
         f"Neurons per layer at fraction {percent(fraction)}; a neuron counts under each label",
         height=max(500, 150 + 68 * len(order)),
+        margin={"t": 105, "l": 45 + 8 * max(map(len, order))},
     )
-    return figure.update_layout(margin={"t": 105, "l": 45 + 8 * max(map(len, order))})
 
 
 def _layer_bars(

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.plots.frames import OVERLAP_COLUMNS, Row, checked_rows, in_order, of_module
+from mmlens.plots.frames import OVERLAP_COLUMNS, Row, checked_rows, of_module
 from mmlens.plots.style import CELLS, SEQUENTIAL, finish, label
 
 
@@ -23,7 +23,7 @@ def overlap_heatmap(
     among several. ValueError for a missing column, an absent module, or several and none chosen.
     """
     rows, module = of_module(checked_rows(overlaps, OVERLAP_COLUMNS, "overlaps"), module)
-    order = list(domains) if domains is not None else in_order(rows, "a")
+    order = list(domains) if domains is not None else list(dict.fromkeys(r["a"] for r in rows))
     cells = {(row["a"], row["b"]): row for row in rows}
     sizes = {row["a"]: int(row["n_a"]) for row in rows}
     if missing := [one for one in order if one not in sizes]:

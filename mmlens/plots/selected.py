@@ -12,7 +12,7 @@ from mmlens.plots.frames import Row, ordered
 from mmlens.plots.numbers import span
 from mmlens.plots.style import INK, finish, label, styles_of, wrapped
 
-#: Bars of one figure that patterns can be told on; more get a panel per set.
+#: Bars of one figure whose patterns can still be distinguished; more get a panel per set.
 MOST_BARS = 60
 
 
@@ -36,13 +36,16 @@ def selected_by_layer(
     styles = styles_of(names)
     counts = {name: _per_layer(name, sets[name], layers) for name in order}
     apart = len(order) * layers > MOST_BARS
+    panels = len(order) if apart else 1
     figure = make_subplots(
-        rows=len(order) if apart else 1,
+        rows=panels,
         shared_xaxes=True,
         vertical_spacing=0.2 / max(len(order), 2) * 0.6,
     )
     for i, name in enumerate(order):
         place = names.index(name) if name in names else len(names)
+        shape = PATTERNS[place % len(PATTERNS)]
+        pattern = {"shape": shape, "size": 6, "solidity": 0.4}
         figure.add_bar(
             x=list(range(layers)),
             y=counts[name],
@@ -50,11 +53,7 @@ def selected_by_layer(
             marker={
                 "color": styles[name].colour,
                 "line": {"color": INK, "width": 0.7},
-                "pattern": {
-                    "shape": PATTERNS[place % len(PATTERNS)],
-                    "size": 6,
-                    "solidity": 0.4,
-                },
+                "pattern": pattern,
             },
             hovertemplate=f"layer %{{x}}: %{{y}} neurons<extra>{label(name)}</extra>",
             row=i + 1 if apart else 1,
@@ -63,7 +62,7 @@ def selected_by_layer(
     tallest = max(1, *(max(one) for one in counts.values()))
     ticks: Row = {"dtick": 1} if layers <= 12 else {"nticks": 16}
     figure.update_xaxes(range=[-0.6, layers - 0.4], zeroline=False, **ticks)
-    figure.update_xaxes(title_text="layer", row=len(order) if apart else 1)
+    figure.update_xaxes(title_text="layer", row=panels)
     figure.update_yaxes(title_text="neurons", range=[0, 1.08 * tallest], tickformat=",d")
     if apart:
         figure.update_yaxes(nticks=4)

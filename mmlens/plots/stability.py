@@ -19,7 +19,10 @@ from mmlens.plots.frames import (
     of_module,
 )
 from mmlens.plots.numbers import percent, span
-from mmlens.plots.style import GREY, INK, DomainStyle, domain_styles, finish, label
+from mmlens.plots.style import INK, DomainStyle, domain_styles, finish, label
+from mmlens.plots.traces import CHANCE_LINE, curve
+
+_HOVER = "%{x:,.0f} tokens: %{y:.3f}"
 
 
 def stability_curves(
@@ -52,61 +55,28 @@ def stability_curves(
         here = [row for row in rows if row["comparison"] == comparison]
         for domain in (d for d in (*order, "all") if d in present):
             x, y = _mean_by_part([row for row in here if row["domain"] == domain], "jaccard")
-            _curve(figure, x, y, domain, styles.get(domain), column)
+            look = styles.get(domain, DomainStyle(INK, "circle-open", "solid"))
+            # All domains together are thicker, in ink.
+            width = 2 if domain in styles else 3.5
+            line = {"color": look.colour, "dash": look.dash, "width": width}
+            marker = {"color": look.colour, "symbol": look.symbol, "size": 9}
+            name = "all domains" if domain == "all" else label(domain)
+            curve(figure, x, y, name, domain, _HOVER, line, (1, column), marker)
         x, y = _mean_by_part([row for row in here if row["domain"] == "all"], "chance")
-        _chance(figure, x, y, column)
+        name = "by chance (all domains)"
+        curve(figure, x, y, name, "chance", _HOVER, CHANCE_LINE, (1, column))
     figure.update_xaxes(type="log", title_text="tokens per domain (log scale)", dtick="D2")
     figure.update_yaxes(range=[-0.02, 1.04], dtick=0.2, zeroline=False)
     figure.update_yaxes(title_text="Jaccard index of the sets", col=1)
     sizes = span([int(row["n_reference"]) for row in rows if row["comparison"] == "full"])
-    finish(
+    return finish(
         figure,
         f"How stable the sets are against the number of tokens, {label(module)}",
         f"Fraction {percent(rows[0]['fraction'])}; sets of {sizes} neurons in all data; left: mean "
         "of both halves",
         height=560,
-    )
-    return figure.update_layout(legend={"y": 1.09}, margin={"t": 165})
-
-
-def _curve(
-    figure: go.Figure,
-    x: Sequence[float],
-    y: Sequence[float],
-    domain: str,
-    style: DomainStyle | None,
-    column: int,
-) -> None:
-    """One domain's line; all domains together are thicker, in ink."""
-    look = style or DomainStyle(INK, "circle-open", "solid")
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="lines+markers",
-        name="all domains" if domain == "all" else label(domain),
-        legendgroup=domain,
-        showlegend=column == 1,
-        line={"color": look.colour, "dash": look.dash, "width": 2 if style else 3.5},
-        marker={"color": look.colour, "symbol": look.symbol, "size": 9},
-        hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
-        row=1,
-        col=column,
-    )
-
-
-def _chance(figure: go.Figure, x: Sequence[float], y: Sequence[float], column: int) -> None:
-    """What random sets of these sizes would share."""
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        name="by chance (all domains)",
-        legendgroup="chance",
-        showlegend=column == 1,
-        line={"color": GREY, "dash": "dot", "width": 2},
-        hovertemplate="%{x:,.0f} tokens: %{y:.3f}",
-        row=1,
-        col=column,
+        legend={"y": 1.09},
+        margin={"t": 165},
     )
 
 
@@ -120,10 +90,11 @@ def _of_fraction(rows: Sequence[Row], fraction: float | None) -> list[Row]:
 
 def _mean_by_part(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
     """Mean tokens and mean of a column for every budget, in order; NaN where any value is."""
-    parts = sorted({int(row["part"]) for row in rows})
-    found = [[row for row in rows if int(row["part"]) == part] for part in parts]
-    means = [
-        [float(np.mean([float(row[name]) for row in one])) for one in found]
+    by_part: dict[int, list[Row]] = {}
+    for row in rows:
+        by_part.setdefault(int(row["part"]), []).append(row)
+    tokens, means = (
+        [float(np.mean([float(row[name]) for row in by_part[part]])) for part in sorted(by_part)]
         for name in ("tokens", column)
-    ]
-    return means[0], means[1]
+    )
+    return tokens, means

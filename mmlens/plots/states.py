@@ -49,26 +49,25 @@ def separation_by_layer(metrics: pd.DataFrame, groups: str | None = None) -> go.
     Raises:
         ValueError: a missing column, or groups that are not there.
     """
-    rows = [
-        r
-        for r in checked_rows(metrics, METRIC_COLUMNS, "metrics")
-        if r["metric"] in SEPARATION_NAMES
-    ]
-    given = list(dict.fromkeys(str(row["groups"]) for row in rows))
+    every = checked_rows(metrics, METRIC_COLUMNS, "metrics")
+    rows = [row for row in every if row["metric"] in SEPARATION_NAMES]
+    given = in_order(rows, "groups")
     if not rows or (groups is not None and groups not in given):
         raise ValueError(
             f"The metrics frame compares the groups {given}, and {groups!r} was asked for."
         )
     chosen = groups or given[0]
     rows = [row for row in rows if row["groups"] == chosen]
-    panels = [(m, chosen, name) for m, name in SEPARATION_NAMES.items() if _has(rows, m, chosen)]
+    present = in_order(rows, "metric")
+    panels = [(m, chosen, name) for m, name in SEPARATION_NAMES.items() if m in present]
     return finish(
         panels_by_setting(rows, panels),
         f"Do {_listed(chosen)} tokens lie apart?",
         f"Residual stream after each block (in: what enters the first); "
         f"{span([r['n_tokens'] for r in rows])} tokens of {span([r['n_samples'] for r in rows])} samples",
         height=190 + 130 * len(panels),
-    ).update_layout(margin={"t": 150, "l": 180})
+        margin={"t": 150, "l": 180},
+    )
 
 
 def indices_by_layer(metrics: pd.DataFrame) -> go.Figure:
@@ -80,23 +79,22 @@ def indices_by_layer(metrics: pd.DataFrame) -> go.Figure:
     Raises:
         ValueError: a missing column, or no index.
     """
-    rows = [
-        r for r in checked_rows(metrics, METRIC_COLUMNS, "metrics") if r["metric"] in INDEX_NAMES
-    ]
+    every = checked_rows(metrics, METRIC_COLUMNS, "metrics")
+    rows = [row for row in every if row["metric"] in INDEX_NAMES]
     if not rows:
         raise ValueError(f"The metrics frame has none of the indices {list(INDEX_NAMES)}.")
     panels = []
     for metric, name in INDEX_NAMES.items():
-        for group in dict.fromkeys(str(r["groups"]) for r in rows if r["metric"] == metric):
-            panels.append(
-                (metric, group, f"{name}{f',<br>{label(group)}' if metric == 'probing' else ''}")
-            )
+        for group in in_order([r for r in rows if r["metric"] == metric], "groups"):
+            of_group = f",<br>{label(group)}" if metric == "probing" else ""
+            panels.append((metric, group, name + of_group))
     return finish(
         panels_by_setting(rows, panels, share=True),
         "Which tokens reach out to others?",
         f"Share of the group's tokens, mean over {span([r['n_samples'] for r in rows])} samples",
         height=190 + 130 * len(panels),
-    ).update_layout(margin={"t": 150, "l": 180})
+        margin={"t": 150, "l": 180},
+    )
 
 
 def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
@@ -126,28 +124,26 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
     for i, setting in enumerate(settings, start=1):
         for j, layer in enumerate(layers, start=1):
             for group in groups:
-                _dots(figure, _those(rows, setting, layer, group), group, (i, j))
+                key = (setting, layer, group)
+                here = [r for r in rows if (r["setting"], r["layer"], r["group"]) == key]
+                _dots(figure, here, group, (i, j))
     upright_titles(figure, -46, size=13, align="right")
     bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
     figure.update_xaxes(**bare, mirror=True, showline=True)
     figure.update_yaxes(**bare, mirror=True, showline=True)
     first = [r for r in rows if (r["setting"], r["layer"]) == (settings[0], layers[0])]
-    finish(
+    return finish(
         figure,
         f"Token states in the plane: {METHOD_NAMES.get(method, label(method))}",
         f"The same {len(first):,} tokens of {len({r['id'] for r in first}):,} samples in every panel",
         height=170 + 240 * len(settings),
-    )
-    lift = 35 / (240 * len(settings))
-    return figure.update_layout(
-        legend={"y": 1 + lift, "yanchor": "bottom", "itemsizing": "constant"},
+        legend={
+            "y": 1 + 35 / (240 * len(settings)),
+            "yanchor": "bottom",
+            "itemsizing": "constant",
+        },
         margin={"t": 150, "l": 130},
     )
-
-
-def _those(rows: Sequence[Row], setting: str, layer: int, group: str) -> list[Row]:
-    key = (setting, layer, group)
-    return [row for row in rows if (row["setting"], row["layer"], row["group"]) == key]
 
 
 def _dots(figure: go.Figure, rows: Sequence[Row], group: str, at: tuple[int, int]) -> None:
@@ -166,10 +162,6 @@ def _dots(figure: go.Figure, rows: Sequence[Row], group: str, at: tuple[int, int
         row=at[0],
         col=at[1],
     )
-
-
-def _has(rows: Sequence[Row], metric: str, groups: str) -> bool:
-    return any((r["metric"], r["groups"]) == (metric, groups) for r in rows)
 
 
 def _listed(groups: str) -> str:

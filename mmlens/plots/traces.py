@@ -10,6 +10,9 @@ import plotly.graph_objects as go
 from mmlens.plots.frames import Row
 from mmlens.plots.style import GREY, INK
 
+#: What random sets of the same sizes would have in common.
+CHANCE_LINE: Row = {"color": GREY, "dash": "dot", "width": 2}
+
 # kind -> name, line, shade of the band. Bands differ in lightness, lines in dash.
 CONTROL_LOOKS: dict[str, tuple[str, Row, str]] = {
     "random": (
@@ -25,11 +28,38 @@ CONTROL_LOOKS: dict[str, tuple[str, Row, str]] = {
 }
 
 
+def curve(
+    figure: go.Figure,
+    x: Sequence[int | float | None],
+    y: Sequence[int | float | None],
+    name: str,
+    group: str,
+    hover: str,
+    line: Row,
+    at: tuple[int, int],
+    marker: Row | None = None,
+) -> None:
+    """A line of a panel (row, column), named in the legend by its group's line in the first panel."""
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines+markers" if marker else "lines",
+        name=name,
+        legendgroup=group,
+        showlegend=at == (1, 1),
+        line=line,
+        marker=marker,
+        hovertemplate=hover,
+        row=at[0],
+        col=at[1],
+    )
+
+
 def area(
     figure: go.Figure,
     x: Sequence[int | float],
-    low: Sequence[float],
-    high: Sequence[float],
+    low: Sequence[int | float],
+    high: Sequence[int | float],
     colour: str,
     at: tuple[int, int],
     **look: Any,

@@ -54,18 +54,14 @@ def upset(
     _axes(figure, order, len(shown), max(counts[i] for i in shown), max(*sizes.values(), 1))
     figure.update_layout(showlegend=False, bargap=0.35)
     total, left = sum(counts), sum(counts) - sum(counts[i] for i in shown)
-    rest = (
-        f"; {len(rows) - len(shown)} smaller combinations with {left:,} neurons not shown"
-        if left
-        else ""
-    )
-    finish(
+    rest = f"; {len(rows) - len(shown)} smaller combinations with {left:,} neurons not shown"
+    return finish(
         figure,
         f"Which sets the neurons belong to, {label(module)}",
-        f"{total:,} neurons, each counted once, under exactly the sets with a dot{rest}",
+        f"{total:,} neurons, each counted once, under exactly the sets with a dot{rest if left else ''}",
         height=max(520, 330 + 34 * len(order)),
+        margin={"t": 90},
     )
-    return figure.update_layout(margin={"t": 90})
 
 
 def _combination_bars(figure: go.Figure, shown: Sequence[tuple[int, Sequence[str]]]) -> None:

@@ -59,14 +59,12 @@ def write(report: MinerReport, path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: a frame lacks a column, or the masking table has no row.
     """
-    return page.write(page_of(report), path)
+    return page.write(_page(report), path)
 
 
-def page_of(report: MinerReport) -> Page:
-    """The page, before it is HTML. Errors as :func:`write`."""
-    examples = Examples(report.examples)
-    if not report.examples:
-        examples = Text("No question was asked.", "missing")
+def _page(report: MinerReport) -> Page:
+    none = Text("No question was asked.", "missing")
+    examples = Examples(report.examples) if report.examples else none
     return Page(
         title=f"Modality-specific neurons of {report.model}",
         subtitle=(

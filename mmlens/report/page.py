@@ -46,22 +46,20 @@ def render(page: Page) -> str:
         raise ValueError(
             f"The page has more than one figure named {twice[0]!r}: names must be unique."
         )
-    body = "\n".join(
-        f'<section id="part-{number}">\n<h2>{text(section.title)}</h2>\n{section_html(section)}\n'
-        "</section>"
-        for number, section in enumerate(page.sections)
-    )
-    contents = "".join(
-        f'<li><a href="#part-{number}">{text(section.title)}</a></li>'
-        for number, section in enumerate(page.sections)
-    )
+    contents, body = [], []
+    for number, section in enumerate(page.sections):
+        title = text(section.title)
+        contents.append(f'<li><a href="#part-{number}">{title}</a></li>')
+        body.append(
+            f'<section id="part-{number}">\n<h2>{title}</h2>\n{section_html(section)}\n</section>'
+        )
     return Template(asset("mmlens.report", "report.html")).substitute(
         title=text(page.title),
         css=asset("mmlens.report", "report.css") + asset("mmlens.report", "prompt.css"),
         plotly=f"<script>{get_plotlyjs()}</script>",
         subtitle=text(page.subtitle),
-        contents=contents,
-        sections=body,
+        contents="".join(contents),
+        sections="\n".join(body),
     )
 
 

@@ -41,18 +41,16 @@ def data_section(samples: pd.DataFrame | None) -> Section:
             Cell(row["split"], "text"),
             f"{int(row['n_questions']):,}",
             f"{int(row['n_skipped']):,}",
-            *([Cell(row["reason"] if row["n_skipped"] else "", "text")] if reasons else []),
+            Cell(row["reason"] if reasons and row["n_skipped"] else "", "text"),
         ]
         for row in rows
     ]
-    head = ["domain", "split", "questions", "skipped", *(["reason"] if reasons else [])]
-    said = (
-        "No sample was skipped."
-        if not skipped
-        else f"{skipped:,} samples were skipped"
-        + ("." if reasons else "; the reasons were not recorded.")
-    )
-    return Section("Data", said, [Table("", pd.DataFrame(lines, columns=head))])
+    frame = pd.DataFrame(lines, columns=["domain", "split", "questions", "skipped", "reason"])
+    said = "No sample was skipped."
+    if skipped:
+        unknown = "" if reasons else "; the reasons were not recorded"
+        said = f"{skipped:,} samples were skipped{unknown}."
+    return Section("Data", said, [Table("", frame if reasons else frame.drop(columns="reason"))])
 
 
 def stage_section(stages: pd.DataFrame | None) -> Section:

@@ -40,26 +40,20 @@ def state_sections(
     Raises:
         ValueError: a frame lacks columns.
     """
-    names = [*SEPARATION_NAMES]
-    compared = list(dict.fromkeys(metrics.groups[metrics.metric.isin(names)]))
-    parts: list[Figure | Table] = [
-        Figure(
-            f"separation-{groups.replace('+', '-')}",
-            separation_by_layer(metrics, groups),
-            "separation",
-        )
-        for groups in compared
-    ]
-    parts.append(
-        Table("Untouched model: the groups from layer to layer", convergence_table(metrics))
-    )
+    separates = metrics.metric.isin([*SEPARATION_NAMES])
+    parts: list[Figure | Table] = []
+    for groups in dict.fromkeys(metrics.groups[separates]):
+        name = f"separation-{groups.replace('+', '-')}"
+        parts.append(Figure(name, separation_by_layer(metrics, groups), "separation"))
+    table = convergence_table(metrics)
+    parts.append(Table("Untouched model: the groups from layer to layer", table))
     if coordinates is not None:
         parts += [
             Figure(f"states-{method}", state_scatter(coordinates, method), f"states_{method}")
             for method in dict.fromkeys(coordinates.method)
         ]
     found = [Section("How modalities meet", f"{convergence_text(metrics)} {_OURS}", parts)]
-    if not metrics[~metrics.metric.isin(names)].empty:
+    if not separates.all():
         text = (
             "Probing: a media token probes if its nearest neighbour outside its group is closer than the "
             "median distance within the group. Telomere: a special token whose nearest neighbour is a text "

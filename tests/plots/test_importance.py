@@ -56,8 +56,8 @@ def test_wide_layers_are_binned_by_maximum(width: int, groups: int, bins: int | 
         parts = [values[0, g, :, i : i + size].amax(1) for i in range(0, width, size)]
         np.testing.assert_allclose(drawn(trace), torch.stack(parts, 1), atol=5e-5)
         assert trace.x[-1] <= width - 1
-    told = "every neuron shown" if size == 1 else f"largest of up to {size} neurons"
-    assert told in figure.layout.title.subtitle.text
+    shown = "every neuron shown" if size == 1 else f"largest of up to {size} neurons"
+    assert shown in figure.layout.title.subtitle.text
 
 
 def test_sorting_uses_one_order_for_all_maps() -> None:
