@@ -205,8 +205,9 @@ def _neuron_figures(report: ReportData) -> list[Part]:
     else:
         figure = plots.neurons_per_domain(report.neurons, fraction, domains=domains)
         parts.append(Figure("neurons", figure, "neurons"))
-        deepest = report.neurons.groupby("module")["layer"].max()
-        depth = {str(module): int(last) + 1 for module, last in deepest.items()}
+        depth: dict[str, int] = {}
+        for module, last in zip(report.neurons["module"], report.neurons["layer"], strict=True):
+            depth[str(module)] = max(int(last) + 1, depth.get(str(module), 1))
         depth |= {module: summary.entropy.shape[0] for module, summary in summaries.items()}
         figure = plots.layer_distribution(report.neurons, depth, fraction, domains=domains)
         parts.append(Figure("layers", figure, "layers"))
