@@ -7,7 +7,7 @@ say nothing about the domain.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ class Clip:
         return {name: getattr(self, name) for name in names}
 
 
-def _pick(options: Iterable[str], rng: np.random.Generator) -> str:
+def _pick(options: Collection[str], rng: np.random.Generator) -> str:
     return list(options)[int(rng.integers(len(options)))]
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -124,9 +125,9 @@ def likelihood_table(
     """
     language = {t.id: str(t.domain) for t in texts}
     by_name = {one.name: one for one in masks}
-    evaluated = results["id"].map(language).rename("evaluated")
+    groups: Any = results.groupby(["setting", results["id"].map(language.get)], sort=False)
     rows = []
-    for (setting, one), part in results.groupby(["setting", evaluated], sort=False):
+    for (setting, one), part in groups:
         total = int(part["tokens"].sum())
         mean = sum(part["log_prob"]) / total
         before, after = facts_of(by_name.get(setting))

@@ -75,4 +75,6 @@ def listed(values: Float[np.ndarray, ...]) -> list[Any]:
 
     ``numpy.array(rows, float)`` reads them back.
     """
-    return np.where(np.isnan(values), None, values).tolist()
+    found = values.astype(object)
+    found[np.isnan(values)] = None
+    return found.tolist()

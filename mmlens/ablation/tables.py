@@ -56,9 +56,9 @@ def accuracy_table(
     """
     domain = {s.id: str(s.domain) for s in samples}
     by_name = {mask.name: mask for mask in masks}
-    evaluated = answers["id"].map(domain).rename("evaluated")
+    groups: Any = answers.groupby(["setting", answers["id"].map(domain.get)], sort=False)
     rows = []
-    for (setting, one), part in answers.groupby(["setting", evaluated], sort=False):
+    for (setting, one), part in groups:
         mask, correct = by_name.get(setting), sum(part["score"])
         before, after = facts_of(mask)
         done = intervened(mask, masks) if mask else {}
@@ -68,12 +68,18 @@ def accuracy_table(
 
 
 def facts_of(mask: Mask | None) -> tuple[dict[str, object], dict[str, object]]:
-    """The columns of a mask of domains before and behind what was measured; None: the untouched model."""
+    """The columns of a mask of domains before and after what was measured; None: the untouched model."""
     if mask is None:
         mask = Mask(NONE, (), Recipe.of_domains(0.0), kind=NONE)
-    before = {"mask": mask.label, "kind": mask.kind, "seed": mask.seed}
-    after = {"n_neurons": mask.n_neurons, "frequency": mask.measure}
-    return before | {"fraction": mask.recipe.ratio}, after
+    return (
+        {
+            "mask": mask.label,
+            "kind": mask.kind,
+            "seed": mask.seed,
+            "fraction": mask.recipe.ratio,
+        },
+        {"n_neurons": mask.n_neurons, "frequency": mask.measure},
+    )
 
 
 def intervened(mask: Mask, masks: Sequence[Mask]) -> dict[str, str]:

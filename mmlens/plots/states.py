@@ -7,6 +7,7 @@ no number.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -128,7 +129,12 @@ def state_scatter(coordinates: pd.DataFrame, method: str = "tsne") -> go.Figure:
                 here = [r for r in rows if (r["setting"], r["layer"], r["group"]) == key]
                 _dots(figure, here, group, (i, j))
     upright_titles(figure, -46, size=13, align="right")
-    bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
+    bare: dict[str, Any] = {
+        "showticklabels": False,
+        "ticks": "",
+        "showgrid": False,
+        "zeroline": False,
+    }
     figure.update_xaxes(**bare, mirror=True, showline=True)
     figure.update_yaxes(**bare, mirror=True, showline=True)
     first = [r for r in rows if (r["setting"], r["layer"]) == (settings[0], layers[0])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,8 +108,15 @@ def _set_bars(
 
 def _axes(figure: go.Figure, order: Sequence[str], shown: int, tallest: int, widest: int) -> None:
     """Names of the sets once, at the left; counts above and at the left."""
-    places = {"range": [len(order) - 0.5, -0.5], "tickvals": list(range(len(order)))}
-    across = {"range": [-0.6, shown - 0.4], "showgrid": False, "showticklabels": False}
+    places: dict[str, Any] = {
+        "range": [len(order) - 0.5, -0.5],
+        "tickvals": list(range(len(order))),
+    }
+    across: dict[str, Any] = {
+        "range": [-0.6, shown - 0.4],
+        "showgrid": False,
+        "showticklabels": False,
+    }
     figure.update_xaxes(ticks="", zeroline=False, col=2, **across)
     figure.update_yaxes(title_text="neurons", range=[0, 1.18 * tallest], row=1, col=2)
     figure.update_yaxes(ticktext=[label(d) for d in order], showgrid=False, row=2, col=1, **places)

@@ -80,6 +80,10 @@ def _page(report: ReportData) -> Page:
     model = report.manifest.get("model")
     about = [f"Model {model}"] if isinstance(model, str) else []
     about.append("Domain neurons found by activation entropy, and what silencing them costs")
+    if (done := _instead_of_silencing(report.manifest)) is not None:
+        about.append(
+            f"Neurons are not silenced in this run: wherever this page says silenced, {done} was done"
+        )
     sections = (
         Section("What silencing costs", "", _verdict_parts(report)),
         Section("Figures", "", _figure_parts(report)),
@@ -90,6 +94,15 @@ def _page(report: ReportData) -> Page:
         *run_sections(report.manifest, report.samples, report.stages),
     )
     return Page(report.title, ". ".join(about) + ".", sections)
+
+
+def _instead_of_silencing(manifest: Mapping[str, Any]) -> str | None:
+    """What the run did to neurons, as its options say; None where it silenced them."""
+    settings = manifest.get("settings", {})
+    kind, amount = settings.get("intervention", "zero"), settings.get("amount")
+    if kind == "zero":
+        return None
+    return kind if amount is None else f"{kind} {amount:g}"
 
 
 def _domains(report: ReportData) -> Sequence[str] | None:

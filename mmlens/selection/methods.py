@@ -52,8 +52,15 @@ def entropy_ranked(
         raise StatisticsError(
             f"The budget is neurons per modality, at least 1; {budget} was given."
         )
-    known = {"quantile": quantile, "module": module, "model_hash": model_hash}
-    found = select(n_positive, n_tokens, modalities, fraction=1.0, **known)
+    found = select(
+        n_positive,
+        n_tokens,
+        modalities,
+        fraction=1.0,
+        quantile=quantile,
+        module=module,
+        model_hash=model_hash,
+    )
     strongest = activation_probability(n_positive, n_tokens).argmax(-1)
     sets = {}
     for m, modality in enumerate(modalities):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 import pandas as pd
 import torch
@@ -171,7 +172,7 @@ def combinations_table(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
             f"The name {broken[0]!r} has a ';', which separates names in the table."
         )
     found, counts = labels[labels.any(-1)].unique(dim=0, return_counts=True)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "module": next(iter(sets.values())).module,
             "domains": ";".join(name for name, there in zip(names, row, strict=True) if there),

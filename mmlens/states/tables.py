@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmlens.adapter import KINDS
@@ -147,7 +146,17 @@ def _separation(
         sizes = (len(samples.unique()), len(samples))
         for metric, each in measured.items():
             observed, *permuted = each.tolist()
-            yield setting, layer, metric, name, observed, np.nan, np.nan, *_range(permuted), *sizes
+            yield (
+                setting,
+                layer,
+                metric,
+                name,
+                observed,
+                np.nan,
+                np.nan,
+                *_range(np.array(permuted)),
+                *sizes,
+            )
 
 
 def _compared(labels: Int[Tensor, " token"]) -> list[list[int]]:
@@ -186,7 +195,7 @@ def _indices(study: StateStudy, setting: str) -> Iterator[tuple[object, ...]]:
             yield setting, layer, metric, group, *observed[i].tolist(), *_range(chance[i]), *sizes
 
 
-def _range(values: ArrayLike) -> tuple[float, float, float]:
+def _range(values: Float[np.ndarray, " permutation"]) -> tuple[float, float, float]:
     """Mean and 95% range over permutations; NaN if one of them is."""
     low, high = np.quantile(values, RANGE)
     return float(np.mean(values)), float(low), float(high)

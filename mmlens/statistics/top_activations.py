@@ -237,7 +237,7 @@ class TopActivations:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write tensors as safetensors with everything else as JSON in its header, atomically."""
-        write_tensors(path, FORMAT, self._tensors(), self._header())
+        write_tensors(path, FORMAT, self.tensors(), self.header())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TopActivations:
@@ -248,21 +248,25 @@ class TopActivations:
             StatisticsError: the file is damaged or not of this format.
         """
         with open_tensors(path, FORMAT, _NOUN) as (header, tensor):
-            return cls._of(header, tensor)
+            return cls.from_parts(header, tensor)
 
-    def _tensors(self, prefix: str = "") -> dict[str, Tensor]:
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """The tensors of a file, by name."""
         return {prefix + field: getattr(self, field) for field in _FIELDS}
 
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
+        """Everything else of it."""
         return {name: getattr(self, name) for name in _HEADER} | {"skipped": dict(self.skipped)}
 
     @classmethod
-    def _of(
+    def from_parts(
         cls, header: Mapping[str, Any], tensor: Callable[[str], Tensor], prefix: str = ""
     ) -> TopActivations:
+        """The inverse of :meth:`tensors` and :meth:`header`."""
         tensors = {field: tensor(prefix + field) for field in _FIELDS}
         lists = {name: tuple(header[name]) for name in _LISTS}
-        return cls(**tensors, **{**header, **lists})
+        fields: dict[str, Any] = {**tensors, **header, **lists}
+        return cls(**fields)
 
 
 def save_all(
@@ -271,8 +275,8 @@ def save_all(
     """Write the top activations of several modules, and further data, into one file, atomically."""
     tensors: dict[str, Tensor] = {}
     for module, one in found.items():
-        tensors |= one._tensors(f"{module}/")
-    headers = {module: one._header() for module, one in found.items()}
+        tensors |= one.tensors(f"{module}/")
+    headers = {module: one.header() for module, one in found.items()}
     write_tensors(path, FORMAT_ALL, tensors, {"modules": headers, "extra": dict(extra)})
 
 
@@ -280,7 +284,7 @@ def load_all(path: str | PathLike[str]) -> tuple[dict[str, TopActivations], dict
     """The inverse of :func:`save_all`; errors as of :meth:`TopActivations.load`."""
     with open_tensors(path, FORMAT_ALL, _NOUN) as (header, tensor):
         found = {
-            module: TopActivations._of(one, tensor, f"{module}/")
+            module: TopActivations.from_parts(one, tensor, f"{module}/")
             for module, one in header["modules"].items()
         }
         return found, header["extra"]
