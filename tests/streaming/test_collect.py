@@ -248,38 +248,6 @@ def test_a_checkpoint_of_other_settings_is_refused(mistral_model, samples, tmp_p
         mmlens.NeuronStatistics.load(path).check_model(other.weight_hash)
 
 
-RANKS = """
-import sys
-sys.path.insert(0, {root!r})
-from tests.tiny import llava_next as tiny
-import torch, mmlens
-torch.set_num_threads(1)
-model = mmlens.splice(tiny.model("mistral"), tiny.processor())
-statistics = mmlens.collect(model, tiny.samples(), groups=("prompt", "image"), batching=mmlens.Batching(progress=False))
-import os
-statistics.save(sys.argv[1] + os.environ["RANK"] + ".safetensors")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_samples_and_merge(mistral_model, samples, tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(root=str(Path(__file__).parents[2])))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path / "rank")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    parts = [mmlens.NeuronStatistics.load(tmp_path / f"rank{r}.safetensors") for r in (0, 1)]
-    equal(parts[0], parts[1], tolerance=0.0)
-    whole = mmlens.collect(mistral_model, samples, groups=("prompt", "image"))
-    equal(whole, parts[0], ("positive", "tokens"), 1e-5)
-
-
 # -- bad input ------------------------------------------------------------------------------------
 
 

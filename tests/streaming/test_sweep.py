@@ -1,11 +1,6 @@
 """The one loop over samples: order, what is skipped, the cap on failures, resuming, sharing by rank."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -151,38 +146,3 @@ def test_an_interrupted_pass_runs_what_is_missing(model, samples, tmp_path):
     path.write_text("".join(lines[:4]))
     assert lengths(model, samples, path, Share()) == whole
     assert path.read_text().splitlines(keepends=True) == lines
-
-
-RANKS = """
-import json, os, sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-import torch, mmlens
-from mmlens.streaming.distributed import Share
-from tests.streaming.test_sweep import lengths
-from tests.tiny import llava_next as tiny
-torch.set_num_threads(1)
-model = mmlens.splice(tiny.model("mistral"), tiny.processor(), check=False)
-folder = Path(sys.argv[1])
-rows = lengths(model, tiny.samples(), folder / "rows.jsonl", Share.of_launcher())
-(folder / f"merged-{{os.environ['RANK']}}.json").write_text(json.dumps(rows))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_pass_and_merge_its_rows(model, samples, tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(root=str(Path(__file__).parents[2])))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    alone = lengths(model, samples, None, Share())
-    assert [json.loads((tmp_path / f"merged-{r}.json").read_text()) for r in (0, 1)] == [alone] * 2
-    files = [(tmp_path / f"rows.{r}-of-2.jsonl").read_text().splitlines() for r in (0, 1)]
-    assert all(files) and len(files[0]) + len(files[1]) == len(samples)
