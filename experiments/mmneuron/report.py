@@ -13,6 +13,7 @@ from experiments.shared import output
 from mmlens import plots
 from mmlens.ablation import tables
 from mmlens.ablation.effects import effects_table
+from mmlens.ablation.intervention import Intervention
 from mmlens.ablation.masks import Mask
 from mmlens.plots.frames import CONTROLS
 from mmlens.report import mmneuron as report
@@ -50,6 +51,7 @@ def write(
     data = report.ReportData(
         title=f"Domain-specific neurons of {run.manifest['model']}",
         manifest=output.about_run(run),
+        intervention="" if study.intervention == Intervention() else study.intervention.name,
         effects=effects,
         accuracy=pd.read_csv(run.path("accuracy.csv"), keep_default_na=False),
         neurons=neurons,

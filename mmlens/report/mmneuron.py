@@ -43,7 +43,8 @@ class ReportData:
     The frames have the columns named in :mod:`mmlens.plots` and above; ``samples`` may also have
     ``reason`` (why samples were skipped). ``selection``: one summary per module. ``domains`` gives
     the order (default: that of the frames). ``fraction`` and ``control`` are those of the verdicts.
-    ``more``: further sections, behind the figures.
+    ``intervention`` is what was done to neurons where that is not silencing, as the tables name it.
+    ``more``: further sections, after the figures.
     """
 
     title: str
@@ -58,6 +59,7 @@ class ReportData:
     domains: Sequence[str] | None = None
     fraction: float = 0.01
     control: str = "matched"
+    intervention: str = ""
     more: Sequence[Section] = ()
 
 
@@ -80,9 +82,10 @@ def _page(report: ReportData) -> Page:
     model = report.manifest.get("model")
     about = [f"Model {model}"] if isinstance(model, str) else []
     about.append("Domain neurons found by activation entropy, and what silencing them costs")
-    if (done := _instead_of_silencing(report.manifest)) is not None:
+    if report.intervention:
         about.append(
-            f"Neurons are not silenced in this run: wherever this page says silenced, {done} was done"
+            "Neurons are not silenced in this run: wherever this page says silenced, "
+            f"{report.intervention} was done"
         )
     sections = (
         Section("What silencing costs", "", _verdict_parts(report)),
@@ -94,15 +97,6 @@ def _page(report: ReportData) -> Page:
         *run_sections(report.manifest, report.samples, report.stages),
     )
     return Page(report.title, ". ".join(about) + ".", sections)
-
-
-def _instead_of_silencing(manifest: Mapping[str, Any]) -> str | None:
-    """What the run did to neurons, as its options say; None where it silenced them."""
-    settings = manifest.get("settings", {})
-    kind, amount = settings.get("intervention", "zero"), settings.get("amount")
-    if kind == "zero":
-        return None
-    return kind if amount is None else f"{kind} {amount:g}"
 
 
 def _domains(report: ReportData) -> Sequence[str] | None:
